@@ -1,0 +1,1 @@
+"""The gateway: contracts from signatures, Envoy configuration from contracts, and the control plane's servers."""

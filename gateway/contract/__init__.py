@@ -1,0 +1,1 @@
+"""Signature -> contract -> messages and documents. Pure: no I/O, no clock."""

@@ -1,0 +1,115 @@
+"""The public API of a model, as values: what callers see, derived once from a signature and then locked.
+
+Made by `gateway.contract.derive`; read by the .proto, descriptor and OpenAPI writers and by the Envoy compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.signature import Datatype, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One tensor in the public API.
+
+    `name` is the tensor's own name and the JSON name; `proto_name` the legal, unique proto identifier; `number`
+    the proto field number. `proto_type` is a proto3 scalar ("float", "sfixed64", "string", "bytes" ...).
+    `repeated` is false for scalars (shape `()`), which are `optional` so that absence shows.
+    """
+
+    tensor: TensorSpec
+    number: int
+    proto_name: str
+    proto_type: str
+    repeated: bool
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def datatype(self) -> Datatype:
+        return self.tensor.datatype
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tensor": self.tensor.to_json(),
+            "number": self.number,
+            "proto_name": self.proto_name,
+            "proto_type": self.proto_type,
+            "repeated": self.repeated,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Field:
+        return cls(
+            TensorSpec.from_json(value["tensor"]),
+            int(value["number"]),
+            str(value["proto_name"]),
+            str(value["proto_type"]),
+            bool(value["repeated"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What callers of a model can rely on.
+
+    `key` is the model's name as an identifier ("digits-v2" -> "digits_v2"), `service` its CamelCase form.
+    Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`.
+    `batching`: requests carry `instances`, each with the input fields; otherwise the request carries them itself.
+    """
+
+    model: str
+    key: str
+    service: str
+    major: int
+    batching: bool
+    max_rows: int
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+    @property
+    def package(self) -> str:
+        return f"penstock.models.{self.key}.v{self.major}"
+
+    @property
+    def full_service(self) -> str:
+        return f"{self.package}.{self.service}"
+
+    @property
+    def predict_grpc_path(self) -> str:
+        return f"/{self.full_service}/Predict"
+
+    @property
+    def predict_http_path(self) -> str:
+        return f"/v{self.major}/models/{self.model}:predict"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "key": self.key,
+            "service": self.service,
+            "major": self.major,
+            "batching": self.batching,
+            "max_rows": self.max_rows,
+            "inputs": [f.to_json() for f in self.inputs],
+            "outputs": [f.to_json() for f in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Contract:
+        return cls(
+            model=str(value["model"]),
+            key=str(value["key"]),
+            service=str(value["service"]),
+            major=int(value["major"]),
+            batching=bool(value["batching"]),
+            max_rows=int(value["max_rows"]),
+            inputs=tuple(Field.from_json(f) for f in value["inputs"]),
+            outputs=tuple(Field.from_json(f) for f in value["outputs"]),
+        )

@@ -1,0 +1,123 @@
+"""What the controller needs of the world, as small Protocols; the gateway implements them, tests do on virtual time.
+
+Weights are basis points: 0..10,000, the constant sum of an Envoy weighted cluster (a changed sum would move sticky
+callers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+FULL_WEIGHT = 10_000
+
+
+class Clock(Protocol):
+    """Time, passed in so that tests can own it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch; what the journal records."""
+        ...
+
+    def monotonic(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Serving(Protocol):
+    """Versions on inference servers."""
+
+    async def load(self, model: str, version: int) -> None:
+        """Load the version everywhere it will serve and prove it by a completed inference.
+
+        Raises `LoadRefused` with the reason in words.
+        """
+        ...
+
+    async def ready(self, model: str, version: int) -> bool:
+        """Whether the version answers now. Never raises."""
+        ...
+
+    async def unload(self, model: str, version: int) -> None: ...
+
+
+class LoadRefused(Exception):
+    """The version cannot be served; the message says why, for a person."""
+
+
+class Routing(Protocol):
+    """Where requests for a model go. Every call returns when the data plane has acknowledged it.
+
+    The durable part is which version is stable and which is candidate; the candidate's weight is a lease that
+    lapses by itself unless renewed.
+    """
+
+    async def stage(self, model: str, candidate: int) -> None:
+        """Make the candidate routable at weight 0 (reachable by version pin)."""
+        ...
+
+    async def lease(self, weights: Mapping[str, int]) -> None:
+        """Publish and renew the candidates' weights, model -> basis points. Called once per controller tick with
+        every active rollout; a model left out goes back to its stable version at once."""
+        ...
+
+    async def promote(self, model: str, candidate: int) -> None:
+        """Make the candidate stable. Traffic on the way is always on one of the two versions."""
+        ...
+
+    async def withdraw(self, model: str, candidate: int) -> None:
+        """Take the candidate out of the routes; its weight is 0 from here on."""
+        ...
+
+
+class Outcome(StrEnum):
+    """How a request ended, as the judge counts it."""
+
+    OK = "ok"
+    BAD = "bad"
+    CALLER = "caller"
+    """The caller's own mistake or departure: counts for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """What one version did in one tick.
+
+    `latency` counts successful responses per histogram bucket: index i is (edges[i-1], edges[i]], the last is
+    above every edge. `labelled`/`wrong` count feedback that arrived in the tick for answers of this version.
+    """
+
+    ok: int = 0
+    bad: int = 0
+    caller: int = 0
+    latency: tuple[int, ...] = ()
+    labelled: int = 0
+    wrong: int = 0
+    reward_count: int = 0
+    reward_sum: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        return self.ok + self.bad
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Evidence of one tick for one model: counts per version since the previous tick."""
+
+    at: float
+    seconds: float
+    arms: Mapping[int, ArmCounts] = field(default_factory=dict)
+    edges_us: tuple[int, ...] = ()
+    missing: str = ""
+    """Non-empty: telemetry could not be read, and why. Arms are then meaningless."""
+
+
+class Evidence(Protocol):
+    """A source of ticks, read once per controller tick for all models with an active rollout."""
+
+    async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
+        """One `Tick` per model. Never raises: trouble is a Tick with `missing` set."""
+        ...
