@@ -1,0 +1,86 @@
+"""Every setting of the embedded stack, with its unit, its default and why that default.
+
+Filled from the command line by `gateway.cli.stack`; nothing else in the gateway reads flags or the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from adapters.server import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one `penstock up`."""
+
+    data_dir: Path
+    """Everything that lasts: database, artefacts, the servers' repository, logs, ports, pids."""
+
+    host: str = "127.0.0.1"
+    """Address of the callers' port. Loopback, so that a first try exposes nothing."""
+
+    port: int = 8080
+    """Callers' port: typed gRPC, JSON and Open Inference Protocol, HTTP/1.1 and h2c."""
+
+    operator_host: str = "127.0.0.1"
+    """Address of the operators' port. It has no authentication yet: open it to a network only behind one."""
+
+    operator_port: int = 8090
+    """Operators' port: management API, /metrics, /healthz, /readyz."""
+
+    lease_ttl_s: float = 30.0
+    """Seconds after which canary traffic returns to the stable version when the controller stops renewing.
+    Long enough to restart a control plane without touching a rollout, short enough for an unattended canary."""
+
+    sticky_header: str = "x-user-id"
+    """Requests with the same value of this header stay on the same version while weights rise."""
+
+    max_body_bytes: int = 67_174_400
+    """Largest request or response body through Envoy: 64 MiB and 64 KiB for the framing around one."""
+
+    max_artefact_bytes: int = 4 * 1024**3
+    """Largest model file taken by a deployment."""
+
+    prediction_timeout_s: float = 30.0
+    """A whole prediction, retries included."""
+
+    triton: Address | None = None
+    """gRPC address of a Triton that somebody else runs; None starts the embedded one."""
+
+    triton_http: Address | None = None
+    """HTTP address of that Triton; by default its gRPC port less one, as Triton's own defaults are."""
+
+    triton_backend: str = "onnxruntime"
+    """Backend that serves ONNX files on that Triton: `onnxruntime`, or `python` where only that is installed."""
+
+    envoy_concurrency: int = 1
+    """Envoy's worker threads. One carries some 20,000 small predictions a second; raise it with cores to spare."""
+
+    @property
+    def run_dir(self) -> Path:
+        return self.data_dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "penstock.db"
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the operators' port can be reached from another machine."""
+        return not is_loopback(self.operator_host)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
