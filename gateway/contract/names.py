@@ -46,12 +46,10 @@ _RESERVED = _words(
     # Members of Python's generated messages, which a field of the same name would hide.
     """
     ByteSize Clear ClearExtension ClearField CopyFrom DESCRIPTOR DiscardUnknownFields Extensions
-    FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields MergeFrom MergeFromString ParseFromString
-    RegisterExtension SerializePartialToString SerializeToString SetInParent UnknownFields WhichOneof
+    FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields MergeFrom MergeFromString
+    ParseFromString RegisterExtension SerializePartialToString SerializeToString SetInParent UnknownFields WhichOneof
     """
 )
-
-_LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class BadModelName(ValueError):

@@ -1,0 +1,64 @@
+"""An example request and answer for any contract: always the same, always of the right datatypes and shapes.
+
+Used by OpenAPI, the docs page and `penstock predict --example`. The values are small, because a model may take an
+integer for an index: 0 and 1 for integers, quarters up to 1 for floats, "text" for strings. A dynamic dimension is 1.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from math import prod
+from typing import Any, TypeAlias
+
+from adapters.signature import DYNAMIC, Datatype, TensorSpec
+from gateway.contract.model import Contract, Field
+
+JsonValue: TypeAlias = Any
+"""What json.dumps takes; nested lists of numbers make a precise type useless."""
+
+READABLE_VALUES = 256
+"""Above so many numbers an example is no help to a reader, and documents leave it out."""
+
+
+def example_request(contract: Contract) -> dict[str, JsonValue]:
+    """A body for `:predict` with one row."""
+    row = _row(contract.inputs)
+    return {"instances": [row]} if contract.batching else row
+
+
+def example_response(contract: Contract) -> dict[str, JsonValue]:
+    """An answer of the right form; its values are not the model's."""
+    row = _row(contract.outputs)
+    return {"predictions": [row]} if contract.batching else row
+
+
+def example_shape(tensor: TensorSpec) -> tuple[int, ...]:
+    return tuple(1 if d == DYNAMIC else d for d in tensor.shape)
+
+
+def is_readable(fields: tuple[Field, ...]) -> bool:
+    """Whether an example of these fields is short enough to be shown."""
+    return sum(prod(example_shape(field.tensor)) for field in fields) <= READABLE_VALUES
+
+
+def example_value(datatype: Datatype, index: int) -> JsonValue:
+    """The value at a position of the row-major tensor."""
+    match datatype:
+        case Datatype.BOOL:
+            return index % 2 == 0
+        case Datatype.BYTES:
+            return "text"
+        case Datatype.FP16 | Datatype.BF16 | Datatype.FP32 | Datatype.FP64:
+            return (index % 4 + 1) / 4
+        case _:
+            return index % 2
+
+
+def _row(fields: tuple[Field, ...]) -> dict[str, JsonValue]:
+    return {field.name: _nested(field.datatype, example_shape(field.tensor), count()) for field in fields}
+
+
+def _nested(datatype: Datatype, shape: tuple[int, ...], position: count[int]) -> JsonValue:
+    if not shape:
+        return example_value(datatype, next(position))
+    return [_nested(datatype, shape[1:], position) for _ in range(shape[0])]
