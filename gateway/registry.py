@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class Version:
 class Model:
     """One model and where its traffic goes.
 
-    `previous` was stable until `promoted_at` (seconds since the epoch) and is what an undo goes back to.
+    `previous` was stable before, until `stable_since` (seconds since the epoch), and is kept loaded for an undo.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Model:
     stable: int | None
     candidate: int | None
     previous: int | None
-    promoted_at: float | None
+    stable_since: float | None
 
 
 _SCHEMA = """
@@ -121,7 +121,7 @@ CREATE TABLE IF NOT EXISTS models (
     stable INTEGER,
     candidate INTEGER,
     previous INTEGER,
-    promoted_at REAL
+    stable_since REAL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS versions (
     model TEXT NOT NULL REFERENCES models(name),
@@ -274,44 +274,52 @@ class Registry:
             "UPDATE versions SET state = ?, reason = ? WHERE model = ? AND number = ?", (state, reason, model, number)
         )
 
-    def lock_contract(self, contract: Contract) -> None:
-        """Keep the names and numbers of an API major for good; a compatible extension replaces the lock."""
-        self._db.execute(
-            "INSERT INTO contracts (model, major, contract, locked_at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (model, major) DO UPDATE SET contract = excluded.contract, locked_at = excluded.locked_at",
-            (contract.model, contract.major, json.dumps(contract.to_json()), self._clock.now()),
-        )
+    def set_candidate(self, model: str, candidate: int | None, contract: Contract | None = None) -> None:
+        """Record which version is being rolled out; None for none. Raises UnknownModel.
 
-    def set_contract(self, model: str, number: int, contract: Contract) -> None:
-        """Replace the contract of a version that was never routed (a retried deploy derives it again)."""
-        self._db.execute(
-            "UPDATE versions SET contract = ? WHERE model = ? AND number = ?",
-            (json.dumps(contract.to_json()), model, number),
-        )
-
-    def set_candidate(self, model: str, candidate: int | None) -> None:
-        """Record which version is being rolled out; None for none. Raises UnknownModel."""
+        `contract` replaces the candidate's own: the lock may have grown since the version was registered.
+        """
         self.model(model)
-        self._db.execute("UPDATE models SET candidate = ? WHERE name = ?", (candidate, model))
+        with transaction(self._db):
+            self._db.execute("UPDATE models SET candidate = ? WHERE name = ?", (candidate, model))
+            if contract is not None:
+                self._db.execute(
+                    "UPDATE versions SET contract = ? WHERE model = ? AND number = ?",
+                    (json.dumps(contract.to_json()), model, candidate),
+                )
 
     def set_stable(self, model: str, number: int) -> None:
-        """Make a version the stable one; the old one becomes `previous`. A no-op when it is stable already."""
+        """Make a version the stable one; the old one becomes `previous`. A no-op when it is stable already.
+
+        Its contract is locked from here on: what callers were served, they can rely on.
+        Raises UnknownModel, UnknownVersion.
+        """
+        version = self.version(model, number)
         with transaction(self._db):
             before = self.model(model)
-            candidate = None if before.candidate == number else before.candidate
             if before.stable == number:
-                self._db.execute("UPDATE models SET candidate = ? WHERE name = ?", (candidate, model))
                 return
             self._db.execute(
-                "UPDATE models SET stable = ?, candidate = ?, previous = ?, promoted_at = ? WHERE name = ?",
-                (number, candidate, before.stable, self._clock.now(), model),
+                "UPDATE models SET stable = ?, candidate = NULLIF(candidate, ?), previous = ?, stable_since = ? "
+                "WHERE name = ?",
+                (number, number, before.stable, self._clock.now(), model),
             )
+            lock = _grown(self.locked_contract(model, version.contract.major), version.contract)
+            self._db.execute(
+                "INSERT INTO contracts (model, major, contract, locked_at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (model, major) DO UPDATE SET contract = excluded.contract",
+                (model, lock.major, json.dumps(lock.to_json()), self._clock.now()),
+            )
+
+    def forget_previous(self, model: str, number: int) -> None:
+        """Stop keeping this version for an undo; nothing happens when it is not the previous one."""
+        self._db.execute("UPDATE models SET previous = NULL WHERE name = ? AND previous = ?", (model, number))
 
     def restore(self, model: Model) -> None:
         """Put a model's routing state back to what it was, after the data plane refused a change."""
         self._db.execute(
-            "UPDATE models SET stable = ?, candidate = ?, previous = ?, promoted_at = ? WHERE name = ?",
-            (model.stable, model.candidate, model.previous, model.promoted_at, model.name),
+            "UPDATE models SET stable = ?, candidate = ?, previous = ?, stable_since = ? WHERE name = ?",
+            (model.stable, model.candidate, model.previous, model.stable_since, model.name),
         )
 
     def fail_interrupted(self) -> tuple[Version, ...]:
@@ -360,5 +368,14 @@ def _model(row: sqlite3.Row) -> Model:
         stable=row["stable"],
         candidate=row["candidate"],
         previous=row["previous"],
-        promoted_at=row["promoted_at"],
+        stable_since=row["stable_since"],
     )
+
+
+def _grown(lock: Contract | None, contract: Contract) -> Contract:
+    """The lock with the outputs that a compatible version adds; what was locked stays word for word."""
+    if lock is None:
+        return contract
+    known = {field.name for field in lock.outputs}
+    added = tuple(field for field in contract.outputs if field.name not in known)
+    return replace(lock, outputs=(*lock.outputs, *added))
