@@ -1,0 +1,233 @@
+"""Triton as an `InferenceServer`: deliver a version, load it, prove it, unload it, read its signature back.
+
+Used by the control plane, never on the path of a caller's request. The same class drives the embedded Triton, with
+which it shares a repository folder, and a remote one (`--triton host:port`), which gets the files by its API.
+Errors of gRPC stay here: what comes out are the errors of `adapters.server`, with Triton's own reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import tritonclient.grpc.aio as triton
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import InferenceServerException
+
+from adapters.sample import zeros
+from adapters.server import Address, Artefact, LoadFailed, NotReady, ServerError, ServerUnavailable
+from adapters.signature import Signature
+from adapters.triton.config import DIGEST, MODEL_FILE, SERVED_VERSION, model_config, served_wire_shape, signature_of
+from adapters.triton.reason import short_reason
+from adapters.triton.repository import remove_entry, write_entry
+from adapters.triton.settings import ModelBackend, TritonSettings
+
+_UNREACHABLE: Final = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
+_POLL_S: Final = 0.02
+"""Pause between two looks at whether an unload is done; Triton has no event for it."""
+
+# No limit of our own on message size: models and their tensors are as large as they are.
+_CHANNEL: Final = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Triton may be restarted at any time; without a ceiling the reconnect would wait up to two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+
+class Triton:
+    """One Triton Inference Server.
+
+    `repository` is the model repository folder shared with it (the embedded Triton); None sends files by API.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        grpc: Address,
+        http: Address,
+        repository: Path | None = None,
+        settings: TritonSettings | None = None,
+    ) -> None:
+        self.name = name
+        self.grpc = grpc
+        self.http = http
+        self._repository = repository
+        backend = ModelBackend.ONNXRUNTIME if repository is None else ModelBackend.PYTHON
+        self._settings = settings or TritonSettings(backend=backend)
+        self._open: Any = None
+        # One change at a time per version; different versions load side by side.
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    served_version = SERVED_VERSION
+    """Triton's own version inside each of its models."""
+
+    def served_name(self, model: str, version: int) -> str:
+        """One Triton model per version: docs/decisions/0001."""
+        return f"{model}.{version}"
+
+    async def live(self) -> bool:
+        try:
+            return bool(await self._client.is_server_live(client_timeout=self._settings.call_timeout_s))
+        except InferenceServerException:
+            return False
+
+    async def load(self, artefact: Artefact) -> None:
+        served = self.served_name(artefact.model, artefact.version)
+        async with self._lock(served):
+            if await self._loaded_digest(served) != artefact.digest:
+                await self._deliver(served, artefact)
+
+    async def unload(self, model: str, version: int) -> None:
+        served = self.served_name(model, version)
+        async with self._lock(served):
+            await self._withdraw(served)
+
+    async def probe(self, artefact: Artefact) -> float:
+        served = self.served_name(artefact.model, artefact.version)
+        signature = artefact.signature
+        failure: InferenceServerException | None = None
+        for sample in zeros(signature.inputs, rows=1 if signature.batching else None):
+            inputs = []
+            for spec in signature.inputs:
+                array = sample[spec.name]
+                wire = array if spec.shape else array.reshape((*array.shape, *served_wire_shape(spec)))
+                tensor = triton.InferInput(spec.name, list(wire.shape), spec.datatype.value)
+                tensor.set_data_from_numpy(wire)
+                inputs.append(tensor)
+            outputs = [triton.InferRequestedOutput(spec.name) for spec in signature.outputs]
+            started = time.monotonic()
+            try:
+                await self._client.infer(served, inputs, outputs=outputs, client_timeout=self._settings.probe_timeout_s)
+            except InferenceServerException as error:
+                if error.status() in _UNREACHABLE or failure is None:
+                    failure = error
+                if error.status() in _UNREACHABLE:
+                    break
+                continue
+            return time.monotonic() - started
+        assert failure is not None, "zeros() gives at least one sample"
+        raise self._translated(failure, NotReady, f"{served}: the test inference failed") from failure
+
+    async def describe(self, model: str, version: int) -> Signature:
+        served = self.served_name(model, version)
+        try:
+            answer = await self._client.get_model_config(served, client_timeout=self._settings.call_timeout_s)
+        except InferenceServerException as error:
+            raise self._translated(error, NotReady, f"{served}: Triton does not describe the model") from error
+        return signature_of(answer.config)
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.close()
+            self._open = None
+
+    def _lock(self, served: str) -> asyncio.Lock:
+        return self._changing.setdefault(served, asyncio.Lock())
+
+    @property
+    def _client(self) -> Any:
+        # Opened at first use: an asyncio channel belongs to the event loop that runs then.
+        if self._open is None:
+            self._open = triton.InferenceServerClient(str(self.grpc), channel_args=_CHANNEL)
+        return self._open
+
+    async def _deliver(self, served: str, artefact: Artefact) -> None:
+        config = model_config(artefact, name=served, settings=self._settings)
+        try:
+            if self._repository is None:
+                await self._load_by_api(served, config, artefact)
+            else:
+                await asyncio.to_thread(self._write, self._repository, served, config, artefact)
+                await self._client.load_model(served, client_timeout=self._settings.load_timeout_s)
+        except OSError as error:
+            raise LoadFailed(f"{served}: the model file could not be handed to Triton: {error}") from error
+        except InferenceServerException as error:
+            await self._forget(served)
+            if error.status() == "StatusCode.DEADLINE_EXCEEDED":
+                limit = f"{self._settings.load_timeout_s:g} s"
+                raise LoadFailed(f"{served}: Triton had not loaded the model after {limit} (load_timeout_s)") from error
+            raise self._translated(error, LoadFailed, f"{served}: Triton did not load the model") from error
+
+    async def _forget(self, served: str) -> None:
+        if self._repository is not None:
+            await asyncio.to_thread(remove_entry, self._repository, served)
+
+    async def _withdraw(self, served: str) -> None:
+        try:
+            await self._client.unload_model(served, client_timeout=self._settings.call_timeout_s)
+            # Triton answers before the requests in flight are done; the entry stays until they are. The loop looks
+            # again and again because Triton has no event for it, hence the exception to ASYNC110.
+            async with asyncio.timeout(self._settings.load_timeout_s):
+                while await self._state(served) in {"READY", "UNLOADING"}:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise ServerUnavailable(
+                f"{served}: Triton has not finished unloading after {self._settings.load_timeout_s:g} s"
+            ) from error
+        except InferenceServerException as error:
+            raise self._translated(error, ServerUnavailable, f"{served}: Triton did not unload the model") from error
+        await self._forget(served)
+
+    async def _load_by_api(self, served: str, config: ModelConfig, artefact: Artefact) -> None:
+        content: dict[str, bytes] = {
+            f"file:{SERVED_VERSION}/{MODEL_FILE}": await asyncio.to_thread(artefact.path.read_bytes)
+        }
+        if self._settings.backend is ModelBackend.PYTHON:
+            content[f"file:{SERVED_VERSION}/model.py"] = python_model()
+        await self._client.load_model(
+            served,
+            config=json_format.MessageToJson(config, preserving_proto_field_name=True),
+            files=content,
+            client_timeout=self._settings.load_timeout_s,
+        )
+
+    def _write(self, repository: Path, served: str, config: ModelConfig, artefact: Artefact) -> None:
+        content: dict[str, bytes | Path] = {f"{SERVED_VERSION}/{MODEL_FILE}": artefact.path}
+        if self._settings.backend is ModelBackend.PYTHON:
+            content[f"{SERVED_VERSION}/model.py"] = python_model()
+        write_entry(repository, served, config=text_format.MessageToString(config), files=content)
+
+    async def _loaded_digest(self, served: str) -> str | None:
+        """Digest of the artefact that is loaded and ready under that name, None when there is none."""
+        timeout = self._settings.call_timeout_s
+        try:
+            if not await self._client.is_model_ready(served, SERVED_VERSION, client_timeout=timeout):
+                return None
+            answer = await self._client.get_model_config(served, client_timeout=timeout)
+        except InferenceServerException as error:
+            if error.status() in _UNREACHABLE:
+                raise self._translated(error, ServerUnavailable, f"{served}: cannot be loaded") from error
+            return None
+        return str(answer.config.parameters[DIGEST].string_value) or None
+
+    async def _state(self, served: str) -> str:
+        index = await self._client.get_model_repository_index(client_timeout=self._settings.call_timeout_s)
+        return next((str(model.state) for model in index.models if model.name == served), "")
+
+    def _translated(self, error: InferenceServerException, kind: type[ServerError], what: str) -> ServerError:
+        reason = short_reason(str(error.message()))
+        if error.status() == "StatusCode.UNAVAILABLE" and _nobody_there(reason):
+            return ServerUnavailable(f"{what}: Triton {self.name!r} at {self.grpc} does not answer ({reason})")
+        if error.status() == "StatusCode.DEADLINE_EXCEEDED":
+            return ServerUnavailable(f"{what}: Triton {self.name!r} at {self.grpc} did not answer in time")
+        return kind(f"{what}: {reason}")
+
+
+def python_model() -> bytes:
+    """The `model.py` that serves an ONNX file from the Python backend."""
+    return (files("adapters.triton") / "python_model.py").read_bytes()
+
+
+def _nobody_there(reason: str) -> bool:
+    # Triton itself answers UNAVAILABLE too, for a version that is not ready; gRPC's own words name the connection.
+    return any(word in reason.lower() for word in ("connect", "socket", "resolution", "goaway", "end of"))
