@@ -196,13 +196,20 @@ class Registry:
         ).fetchone()
         return None if row is None else Contract.from_json(json.loads(row["contract"]))
 
+    def check_name(self, name: str) -> None:
+        """Whether a model can have this name. Raises BadModelName, NameClash."""
+        check_model_name(name)
+        row = self._db.execute("SELECT name FROM models WHERE key = ?", (model_key(name),)).fetchone()
+        if row is not None and row["name"] != name:
+            raise NameClash(name, row["name"])
+
     def find_same(self, *, model: str, number: int | None, digest: str) -> Version | None:
         """The version that these bytes already are, so that registering them would change nothing.
 
         Raises BadModelName, NameClash, and VersionExists: the number belongs to other bytes, or the bytes to another
         number.
         """
-        self._check_name(model)
+        self.check_name(model)
         row = self._db.execute("SELECT * FROM versions WHERE model = ? AND digest = ?", (model, digest)).fetchone()
         if row is not None:
             same = self._version(row)
@@ -338,12 +345,6 @@ class Registry:
             for version in interrupted:
                 self.set_state(version.model, version.number, VersionState.FAILED, reason)
         return interrupted
-
-    def _check_name(self, name: str) -> None:
-        check_model_name(name)
-        row = self._db.execute("SELECT name FROM models WHERE key = ?", (model_key(name),)).fetchone()
-        if row is not None and row["name"] != name:
-            raise NameClash(name, row["name"])
 
     def _version(self, row: sqlite3.Row) -> Version:
         return Version(

@@ -1,0 +1,138 @@
+"""Where requests go: the registry's routing state, published to Envoy, with the canary weights as a lease.
+
+Implements `rollout.ports.Routing` for the controller; the deploy use case sends a model's first version live through
+it. Each change is recorded in the registry first and published second: a crash in between is healed by the
+publication at the next start, and a change that Envoy refuses is taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from adapters.server import InferenceServer
+from gateway.contract.compare import Outcome, compare
+from gateway.contract.derive import derive
+from gateway.envoy.state import Backend, GatewayState, ModelLimits
+from gateway.registry import Model, Registry, VersionState
+from gateway.routing_state import gateway_state
+from rollout.ports import FULL_WEIGHT
+
+
+class RoutingRefused(Exception):
+    """The change cannot be made; nothing changed. The message says why."""
+
+
+class DataPlane(Protocol):
+    """Envoy, as the routing needs it (`gateway.envoy`). Both calls return when every Envoy has acknowledged."""
+
+    async def publish(self, state: GatewayState) -> None:
+        """Replace the configuration; raises when an Envoy refuses it, which leaves the last good one in place."""
+        ...
+
+    async def lease(self, weights: Mapping[str, int]) -> None:
+        """Publish and renew canary weights, model name -> basis points; a model left out has none."""
+        ...
+
+
+class GatewayRouting:
+    """The routes of all models, changed one at a time."""
+
+    def __init__(
+        self, *, registry: Registry, server: InferenceServer, data_plane: DataPlane, limits: ModelLimits
+    ) -> None:
+        self._registry = registry
+        self._server = server
+        self._data_plane = data_plane
+        self._limits = limits
+        self._lock = asyncio.Lock()
+        self._weights: dict[str, int] = {}
+        self._published: GatewayState | None = None
+
+    def state(self) -> GatewayState:
+        """What the registry says Envoy should serve now."""
+        models = self._registry.models()
+        return gateway_state(
+            models=models,
+            versions={model.name: self._registry.versions(model.name) for model in models},
+            backend=Backend(name=self._server.name, grpc=self._server.grpc, http=self._server.http),
+            served_name=self._server.served_name,
+            limits=self._limits,
+        )
+
+    def weights(self) -> Mapping[str, int]:
+        """The canary weights of the last lease, model -> basis points; models at 0 included while staged."""
+        return dict(self._weights)
+
+    async def publish(self) -> None:
+        """Publish what the registry says; cheap when nothing changed. For the start and for upkeep."""
+        async with self._lock:
+            await self._publish()
+
+    # rollout.ports.Routing
+
+    async def stage(self, model: str, candidate: int) -> None:
+        async with self._lock:
+            before = self._registry.model(model)
+            version = self._registry.version(model, candidate)
+            if version.state is not VersionState.READY:
+                raise RoutingRefused(
+                    f"{model} version {candidate} cannot be staged: it is {version.state}"
+                    + (f" ({version.reason})" if version.reason else "")
+                )
+            locked = self._registry.locked_contract(model)
+            if locked is not None:
+                verdict = compare(locked, version.signature)
+                if verdict.outcome is Outcome.BREAKING:
+                    raise RoutingRefused(str(verdict))
+            contract = derive(model, version.signature, locked)
+            self._registry.set_candidate(model, candidate, contract)
+            await self._publish_or_restore(before)
+
+    async def lease(self, weights: Mapping[str, int]) -> None:
+        for model, weight in weights.items():
+            if not 0 <= weight <= FULL_WEIGHT:
+                raise RoutingRefused(f"weight of {model}: expected 0 to {FULL_WEIGHT} basis points, received {weight}")
+        async with self._lock:
+            # A weight without a staged candidate would wait in Envoy for the next one.
+            staged = {model.name for model in self._registry.models() if model.candidate is not None}
+            self._weights = {model: weight for model, weight in weights.items() if model in staged}
+            await self._data_plane.lease(self._weights)
+
+    async def promote(self, model: str, candidate: int) -> None:
+        """Make the version stable, be it the candidate, the previous one, or a model's first."""
+        async with self._lock:
+            before = self._registry.model(model)
+            self._registry.set_stable(model, candidate)
+            await self._publish_or_restore(before)
+            # Only now: until the routes name the candidate alone, its share must not fall back to the old version.
+            await self._drop_weight(model)
+
+    async def withdraw(self, model: str, candidate: int) -> None:
+        async with self._lock:
+            # First, because it takes effect within a millisecond and needs no acknowledgement of routes.
+            await self._drop_weight(model)
+            before = self._registry.model(model)
+            if before.candidate == candidate:
+                self._registry.set_candidate(model, None)
+            self._registry.forget_previous(model, candidate)
+            await self._publish_or_restore(before)
+
+    async def _drop_weight(self, model: str) -> None:
+        if self._weights.pop(model, None) is not None:
+            await self._data_plane.lease(self._weights)
+
+    async def _publish(self) -> None:
+        state = self.state()
+        if state != self._published:
+            self._published = None
+            await self._data_plane.publish(state)
+            self._published = state
+
+    async def _publish_or_restore(self, before: Model) -> None:
+        try:
+            await self._publish()
+        except Exception:
+            self._registry.restore(before)
+            raise
