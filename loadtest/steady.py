@@ -1,0 +1,68 @@
+"""Locustfile: steady load on one model at a constant rate, half typed JSON and half typed gRPC.
+
+    locust -f loadtest/steady.py --headless -u 20 -r 20 --host http://127.0.0.1:8080 \\
+        --model digits --examples examples.jsonl --results results.json --rate 200
+
+Results (`loadtest.results`) are written every second and once more at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import gevent
+import grpc
+import grpc.experimental.gevent as grpc_gevent
+from locust import constant_throughput, events
+from locust.env import Environment
+
+from loadtest.examples import read_examples
+from loadtest.results import Tally
+from loadtest.surface import find_model
+from loadtest.users import GrpcUser, JsonUser, Load, PredictUser
+
+__all__ = ["GrpcUser", "JsonUser"]
+
+# Before the first channel: gRPC's own threads must yield to Locust's greenlets.
+grpc_gevent.init_gevent()
+
+
+def add_options(parser: ArgumentParser) -> None:
+    options = parser.add_argument_group("Penstock")
+    options.add_argument("--model", required=True, help="name of the model to load")
+    options.add_argument("--examples", type=Path, required=True, help="JSON lines of recorded examples")
+    options.add_argument("--results", type=Path, required=True, help="file that receives the results every second")
+    options.add_argument("--rate", type=float, default=100.0, help="predictions per second, over all users")
+    options.add_argument("--callers", type=int, default=500, help="distinct x-user-id values (default 500)")
+    options.add_argument("--feedback", type=float, default=1.0, help="share of answers to label, 0 to 1 (default 1)")
+
+
+def prepare(environment: Environment, **_: Any) -> None:
+    options: Any = environment.parsed_options
+    host = options.host.removeprefix("http://")
+    with grpc.insecure_channel(host) as channel:
+        api = find_model(channel, options.model)
+    PredictUser.load = Load.of(
+        api=api, examples=read_examples(options.examples), callers=options.callers, feedback_share=options.feedback
+    )
+    PredictUser.wait_time = constant_throughput(options.rate / options.num_users)
+    reporter = gevent.spawn(_report, PredictUser.load.tally, options.results)
+    environment.events.quit.add_listener(lambda **_: reporter.kill())
+
+
+def _report(tally: Tally, path: Path) -> None:
+    """Write the results every second until killed, then a last time."""
+    started = time.monotonic()
+    try:
+        while True:
+            gevent.sleep(1.0)
+            tally.results(time.monotonic() - started).write(path)
+    finally:
+        tally.results(time.monotonic() - started).write(path)
+
+
+events.init_command_line_parser.add_listener(add_options)
+events.init.add_listener(prepare)
