@@ -6,6 +6,7 @@ integer for an index: 0 and 1 for integers, quarters up to 1 for floats, "text" 
 
 from __future__ import annotations
 
+import base64
 from itertools import count
 from math import prod
 from typing import Any, TypeAlias
@@ -32,6 +33,12 @@ def example_response(contract: Contract) -> dict[str, JsonValue]:
     return {"predictions": [row]} if contract.batching else row
 
 
+def example_proto_json(contract: Contract) -> dict[str, JsonValue]:
+    """The same request in proto3's own JSON, as grpcurl takes it: tensors flat, bytes in base64."""
+    row = {field.name: _proto_json(field) for field in contract.inputs}
+    return {"instances": [row]} if contract.batching else row
+
+
 def example_shape(tensor: TensorSpec) -> tuple[int, ...]:
     return tuple(1 if d == DYNAMIC else d for d in tensor.shape)
 
@@ -52,6 +59,13 @@ def example_value(datatype: Datatype, index: int) -> JsonValue:
             return (index % 4 + 1) / 4
         case _:
             return index % 2
+
+
+def _proto_json(field: Field) -> JsonValue:
+    values = [example_value(field.datatype, i) for i in range(prod(example_shape(field.tensor)))]
+    if field.proto_type == "bytes":
+        return base64.b64encode(bytes(values)).decode()
+    return values if field.repeated else values[0]
 
 
 def _row(fields: tuple[Field, ...]) -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of tensors and rows, as typed JSON accepts and gives them. A part of `gateway.contract.openapi`.
+"""JSON Schema (2020-12) of tensors and rows, as typed JSON takes and gives them. A part of `gateway.contract.openapi`.
 
 What a schema of arrays cannot say (a flat array whose length must be a multiple of something, rows that must agree on
 a dynamic dimension) is left to the gateway's own checks and said in the descriptions.

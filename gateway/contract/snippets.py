@@ -1,0 +1,84 @@
+"""Commands and code that call a model, ready to paste: shown on the docs page, and run by the tests.
+
+Each snippet works as it stands against the gateway it names. A model whose example would be unreadably long gets
+one that makes its input on the spot.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.contract.examples import example_proto_json, example_request, example_shape, example_value, is_readable
+from gateway.contract.model import Contract, Field
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Where callers reach the gateway, as an authority: 'host:port'."""
+
+    authority: str = "127.0.0.1:8080"
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    title: str
+    text: str
+
+
+def snippets(contract: Contract, gateway: Gateway) -> list[Snippet]:
+    found = [Snippet("curl", _curl(contract, gateway)), Snippet("Python", _python(contract, gateway))]
+    if is_readable(contract.inputs):
+        found.append(Snippet("grpcurl", _grpcurl(contract, gateway)))
+    return found
+
+
+def _curl(contract: Contract, gateway: Gateway) -> str:
+    url = shlex.quote(gateway.url + contract.predict_http_path)
+    header = "-H 'content-type: application/json'"
+    if is_readable(contract.inputs):
+        body = shlex.quote(json.dumps(example_request(contract), ensure_ascii=False))
+        return f"curl {url} \\\n  {header} \\\n  -d {body}"
+    request = f'{{"instances": [{_python_row(contract)}]}}' if contract.batching else _python_row(contract)
+    program = shlex.quote(f"import json; print(json.dumps({request}))")
+    return f"python3 -c {program} |\n  curl {url} \\\n  {header} --data-binary @-"
+
+
+def _python(contract: Contract, gateway: Gateway) -> str:
+    return "\n".join(
+        [
+            "from penstock_client import Client",
+            "",
+            f"with Client({gateway.url!r}) as client:",
+            f"    answer = client.predict({contract.model!r}, {_python_row(contract)})",
+            "    print(answer.row, answer.version)",
+        ]
+    )
+
+
+def _grpcurl(contract: Contract, gateway: Gateway) -> str:
+    body = shlex.quote(json.dumps(example_proto_json(contract), ensure_ascii=False))
+    plain = "" if gateway.tls else "-plaintext "
+    return f"grpcurl {plain}-d {body} \\\n  {shlex.quote(gateway.authority)} {contract.full_service}/Predict"
+
+
+def _python_row(contract: Contract) -> str:
+    if is_readable(contract.inputs):
+        body = example_request(contract)
+        return repr(body["instances"][0] if contract.batching else body)
+    return "{" + ", ".join(_python_members(contract.inputs)) + "}"
+
+
+def _python_members(fields: tuple[Field, ...]) -> Iterator[str]:
+    for field in fields:
+        expression = repr(example_value(field.datatype, 0))
+        for size in reversed(example_shape(field.tensor)):
+            expression = f"[{expression}] * {size}"
+        yield f"{field.name!r}: {expression}"
