@@ -1,0 +1,40 @@
+# Penstock. `make` lists what there is to do; everything else sets .venv up first, once.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo test check generate clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+PYTHON ?= python3.11
+COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Settings: KEEP=1 leaves the demo running; PYTHON=/path/to/python3.11 names another interpreter"
+
+demo: $(READY) ## four versions of a model through their rollouts, on real parts (under 5 minutes)
+	@$(BIN)/python -m loadtest.demo $(if $(KEEP),--keep)
+
+test: $(READY) ## all tests, with the real Envoy and Triton
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## everything CI runs: lint, types, import rules, drift of what is generated, tests
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/check_locks.py
+	@$(MAKE) test
+
+generate: $(READY) ## pin the requirements anew (existing pins are kept where they fit)
+	@$(COMPILE) requirements.in -o requirements.txt
+	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove .venv and everything that tools left behind
+	@rm -rf .venv build *.egg-info clients/python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt requirements-dev.txt pyproject.toml clients/python/pyproject.toml .ci/setup
+	@PYTHON=$(PYTHON) .ci/setup
