@@ -26,9 +26,6 @@ class TritonSettings:
     `max_queue_delay_us`: how long a request waits for company in its batch, microseconds. 0: batches form only from
     requests that had to wait anyway, and nobody pays latency for them.
 
-    `max_queue_size`: requests waiting for one version; more are refused as UNAVAILABLE. 1,024: a second or so of
-    work for a small model on a laptop.
-
     `load_timeout_s`: longest wait for a load, seconds. 300: gigabytes from a cold disk.
 
     `call_timeout_s`: longest wait for everything else but inference, seconds.
@@ -39,7 +36,6 @@ class TritonSettings:
     backend: ModelBackend = ModelBackend.PYTHON
     instances: int = 1
     max_queue_delay_us: int = 0
-    max_queue_size: int = 1024
     load_timeout_s: float = 300.0
     call_timeout_s: float = 10.0
     probe_timeout_s: float = 60.0
