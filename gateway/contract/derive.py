@@ -117,6 +117,8 @@ def _obstacle(tensor: TensorSpec) -> str:
     shape = list(tensor.shape)
     if not tensor.name:
         return f"a tensor of shape {shape} has no name"
+    if not _is_unicode(tensor.name):
+        return "its name is not valid Unicode"
     if any(d < 0 and d != DYNAMIC for d in shape):
         return f"shape {shape} has a dimension that is neither a size nor -1"
     if shape.count(DYNAMIC) > 1:
@@ -127,3 +129,11 @@ def _obstacle(tensor: TensorSpec) -> str:
     if DYNAMIC in shape and 0 in shape:
         return f"shape {shape} has no values, so its dynamic dimension cannot be inferred from their number"
     return ""
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate: no protobuf and no JSON can carry it
+        return False
+    return True

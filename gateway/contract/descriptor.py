@@ -93,7 +93,16 @@ def message_classes(contract: Contract) -> MessageClasses:
     )
 
 
-def json_name(proto_name: str) -> str:
+def json_name(field: Field) -> str:
+    """The field's name in proto3 JSON: the tensor's own, but for the few that protoc refuses there.
+
+    Typed JSON (`:predict`) knows every tensor by its own name, these too.
+    """
+    refused = "\0" in field.name or (field.name.startswith("[") and field.name.endswith("]"))
+    return default_json_name(field.proto_name) if refused else field.name
+
+
+def default_json_name(proto_name: str) -> str:
     """The JSON name protoc gives a field that does not set one: 'dense_out' -> 'denseOut'."""
     head, *rest = proto_name.split("_")
     return head + "".join(word[:1].upper() + word[1:] for word in rest)
@@ -106,7 +115,7 @@ def _add_fields(message: DescriptorProto, fields: Iterable[Field]) -> None:
             number=field.number,
             label=FieldDescriptorProto.LABEL_REPEATED if field.repeated else FieldDescriptorProto.LABEL_OPTIONAL,
             type=_TYPES[field.proto_type],
-            json_name=field.name,
+            json_name=json_name(field),
         )
         if not field.repeated:
             # How protoc writes a proto3 `optional`: a oneof of one, after all real ones.

@@ -97,11 +97,11 @@ def index_page(contracts: Iterable[Contract], untyped: Iterable[str] = ()) -> st
 
 
 def _row(field: Field) -> dict[str, str]:
-    label = "repeated " if field.repeated else ""
+    label = "repeated" if field.repeated else "optional"
     return {
         "name": field.name,
-        "values": values_in_words(field.tensor),
-        "declaration": f"{label}{field.proto_type} {field.proto_name} = {field.number}",
+        "description": f"{values_in_words(field.tensor)}.",
+        "declaration": f"{label} {field.proto_type} {field.proto_name} = {field.number}",
     }
 
 

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any, TypeAlias
 
 from adapters.signature import DYNAMIC, Datatype, TensorSpec
+from gateway.contract.descriptor import json_name
 from gateway.contract.model import Contract, Field
 
 JsonValue: TypeAlias = Any
@@ -35,7 +36,7 @@ def example_response(contract: Contract) -> dict[str, JsonValue]:
 
 def example_proto_json(contract: Contract) -> dict[str, JsonValue]:
     """The same request in proto3's own JSON, as grpcurl takes it: tensors flat, bytes in base64."""
-    row = {field.name: _proto_json(field) for field in contract.inputs}
+    row = {json_name(field): _proto_json(field) for field in contract.inputs}
     return {"instances": [row]} if contract.batching else row
 
 

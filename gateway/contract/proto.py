@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gateway.contract.descriptor import json_name
+from gateway.contract.descriptor import default_json_name, json_name
 from gateway.contract.model import Contract, Field
 from gateway.contract.words import datatype_note, values_in_words
 
@@ -81,8 +81,9 @@ def _message(name: str, comment: str, fields: Iterable[Field]) -> Iterator[str]:
         if note := datatype_note(field.datatype):
             yield f"  // {note}"
         label = "repeated" if field.repeated else "optional"
-        own_name = "" if json_name(field.proto_name) == field.name else f" [json_name = {_quoted(field.name)}]"
-        yield f"  {label} {field.proto_type} {field.proto_name} = {field.number}{own_name};"
+        public = json_name(field)
+        option = "" if public == default_json_name(field.proto_name) else f" [json_name = {_quoted(public)}]"
+        yield f"  {label} {field.proto_type} {field.proto_name} = {field.number}{option};"
     yield "}"
 
 

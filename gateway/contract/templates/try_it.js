@@ -33,6 +33,15 @@
     answer.hidden = text === "";
   };
 
+  // What is not Penstock's own answer (a proxy's between, say) is shown as it came.
+  const parsed = (text) => {
+    try {
+      return Object(JSON.parse(text));
+    } catch {
+      return {};
+    }
+  };
+
   const showResponse = (response, text, milliseconds) => {
     const pairs = [
       ["version", response.headers.get("x-penstock-version")],
@@ -42,13 +51,8 @@
       show(true, `Answered in ${milliseconds} ms`, pairs, text);
       return;
     }
-    let status = {};
-    try {
-      status = JSON.parse(text);
-    } catch {
-      // Not Penstock's own answer (a proxy between, say): it is shown as it came.
-    }
-    const info = (status.details ?? []).find((detail) => detail.reason) ?? {};
+    const status = parsed(text);
+    const info = status.details?.find?.((detail) => detail.reason) ?? {};
     const { field, expected, received } = info.metadata ?? {};
     show(
       false,
