@@ -173,8 +173,12 @@ class Registry:
         """Raises UnknownModel."""
         found = self.find_model(name)
         if found is None:
-            raise UnknownModel(name, [m.name for m in self.models()])
+            raise self.unknown(name)
         return found
+
+    def unknown(self, name: str) -> UnknownModel:
+        """The error for a model that is not there."""
+        return UnknownModel(name, [model.name for model in self.models() if model.name != name])
 
     def versions(self, model: str) -> tuple[Version, ...]:
         """Every version of a model, oldest number first; empty for an unknown model."""
@@ -202,6 +206,11 @@ class Registry:
         row = self._db.execute("SELECT name FROM models WHERE key = ?", (model_key(name),)).fetchone()
         if row is not None and row["name"] != name:
             raise NameClash(name, row["name"])
+
+    def contracts(self) -> tuple[Contract, ...]:
+        """Every contract that is published, by model and major."""
+        rows = self._db.execute("SELECT contract FROM contracts ORDER BY model, major")
+        return tuple(Contract.from_json(json.loads(row["contract"])) for row in rows)
 
     def find_same(self, *, model: str, number: int | None, digest: str) -> Version | None:
         """The version that these bytes already are, so that registering them would change nothing.

@@ -1,0 +1,23 @@
+"""What must hold before users see a candidate, besides being ready; handed to the rollout controller.
+
+Each check is `rollout.performer.Check`: (model, stable, candidate) -> why not, in words; empty when it may.
+"""
+
+from __future__ import annotations
+
+from gateway.contract.compare import Outcome, compare
+from gateway.registry import Registry
+
+
+class ContractCheck:
+    """The candidate must not break the model's callers. The lock may have grown since the version was deployed."""
+
+    def __init__(self, *, registry: Registry) -> None:
+        self._registry = registry
+
+    async def __call__(self, model: str, stable: int, candidate: int) -> str:
+        locked = self._registry.locked_contract(model)
+        if locked is None:
+            return ""
+        verdict = compare(locked, self._registry.version(model, candidate).signature)
+        return str(verdict) if verdict.outcome is Outcome.BREAKING else ""
