@@ -205,10 +205,10 @@ class Journal:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._connection.commit()
             except BaseException:
                 self._connection.rollback()
                 raise
-            self._connection.commit()
         except sqlite3.Error as error:
             raise JournalError(
                 f"cannot write the rollout journal: {error}; check the disk under the data directory"
@@ -216,4 +216,4 @@ class Journal:
 
 
 def _dump(body: Mapping[str, Any]) -> str:
-    return json.dumps(body, separators=(",", ":"), allow_nan=False)
+    return json.dumps(body, separators=(",", ":"))

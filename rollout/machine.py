@@ -27,7 +27,7 @@ How evidence becomes ADVANCE or HARM is `rollout.judge`'s business; how weights 
     promoted       undo                     rolling_back -> rolled_back, while the rollback window is open
                    window_closed            promoted for good
     rolling_back   withdrawn                rolled_back, aborted or failed
-    rolled_back,   retry                    the same; the controller starts a new rollout
+    rolled_back,   retry                    the same; the controller starts a new rollout in its place
     aborted, failed
 
     pause is possible in loading, checking, step and baking; abort in all of these and in paused and promoting,
@@ -118,8 +118,6 @@ class Act(StrEnum):
     WITHDRAW = "withdraw"
     UNLOAD_CANDIDATE = "unload_candidate"
     UNLOAD_STABLE = "unload_stable"
-    RESTART = "restart"
-    """Start a new rollout of the same candidate by the same spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +211,6 @@ def decide(plan: Plan, now: Progress, happening: Happening) -> Decision:
     if happening.event in VERBS and happening.event not in verbs(now):
         return Decision(now, refusal=_refusal(now, happening.event))
     new = _next(plan, now, happening)
-    if new == now:
-        return Decision(now, (Act.RESTART,) if happening.event is Event.RETRY else ())
     return Decision(new, acts(new) if acts(new) != acts(now) else ())
 
 
@@ -234,7 +230,9 @@ def acts(progress: Progress) -> tuple[Act, ...]:
             return (Act.PROMOTE,)
         case State.ROLLING_BACK:
             undo_routes = (Act.RESTORE,) if progress.swapped else ()
-            return (*undo_routes, Act.WITHDRAW, Act.UNLOAD_CANDIDATE)
+            return (*undo_routes, Act.WITHDRAW)
+        case State.ROLLED_BACK | State.ABORTED | State.FAILED:
+            return (Act.UNLOAD_CANDIDATE,)
         case State.PROMOTED if not progress.undoable:
             return (Act.UNLOAD_STABLE,)
         case _:

@@ -59,7 +59,7 @@ def parse_spec(text: str, source: str = "rollout spec") -> RolloutSpec:
     try:
         document = read(text)
     except YamlError as error:
-        raise SpecError(source, [Problem("text", error.line, "YAML", str(error))]) from error
+        raise SpecError(source, [Problem("text", error.line, "readable YAML", str(error))]) from error
     return _check(document, source)
 
 
@@ -281,7 +281,8 @@ def _check(document: Document, source: str) -> RolloutSpec:
     try:
         return SpecFile.model_validate(value).to_spec()
     except ValidationError as error:
-        raise SpecError(source, [_problem(detail, document) for detail in error.errors()]) from error
+        problems = [_problem(detail, document) for detail in error.errors()]
+        raise SpecError(source, sorted(problems, key=lambda problem: problem.line)) from error
 
 
 def _problem(detail: ErrorDetails, document: Document) -> Problem:

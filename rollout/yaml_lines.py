@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+_WORD = "tag:yaml.org,2002:str"
+
 Path = tuple[str | int, ...]
 """Where a field is: keys and list positions from the top."""
 
@@ -61,7 +63,7 @@ def _places(node: yaml.Node, path: Path, above: frozenset[int]) -> Iterator[tupl
     above = above | {id(node)}
     if isinstance(node, yaml.MappingNode):
         for key, child in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _WORD:
                 raise YamlError(key.start_mark.line + 1, "a key must be a word")
             yield (*path, key.value), key.start_mark.line + 1
             yield from _places(child, (*path, key.value), above)
