@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from adapters.server import BadArtefact
 from adapters.signature import Signature
 from gateway.artefacts import ArtefactStore, StagedArtefact
 from gateway.contract.compare import Outcome, Verdict, compare
@@ -85,12 +86,13 @@ class DeployRequest:
     """What is asked for.
 
     `number` None takes the next free one. `start_rollout` is used when the model already has a stable version;
-    None leaves the new version loaded and out of the routes.
+    None leaves the new version loaded and out of the routes. `source` is what the caller calls the file.
     """
 
     model: str
     number: int | None = None
     start_rollout: StartRollout | None = None
+    source: str = "the file"
 
 
 class Deployment:
@@ -125,7 +127,7 @@ class Deployment:
 class Deployer:
     """Takes model files and turns them into versions.
 
-    `describe` reads a file's signature and raises `adapters.server.BadArtefact`; it runs in a thread.
+    `describe` reads a file's signature and raises `adapters.server.BadArtefact`.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Deployer:
         artefacts: ArtefactStore,
         serving: InferenceServing,
         routing: GatewayRouting,
-        describe: Callable[[Path], Signature],
+        describe: Callable[[Path], Awaitable[Signature]],
     ) -> None:
         self._registry = registry
         self._artefacts = artefacts
@@ -181,7 +183,11 @@ class Deployer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _register(self, request: DeployRequest, staged: StagedArtefact) -> Version:
-        signature = await asyncio.to_thread(self._describe, staged.path)
+        try:
+            signature = await self._describe(staged.path)
+        except BadArtefact as error:
+            # The caller knows the file by another name than that of our temporary copy.
+            raise BadArtefact(str(error).replace(str(staged.path), request.source)) from error
         contract = self._contract(request.model, signature)
         self._artefacts.keep(staged)
         return self._registry.register(

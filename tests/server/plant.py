@@ -1,0 +1,114 @@
+"""A control plane in the test's own process: real SQLite, real artefact store, real compile, real inference.
+
+What stands in for Envoy compiles each publication with the real compiler and remembers what came; the end-to-end
+tests use Envoy itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adapters.onnx.describe import describe
+from adapters.server import Address
+from gateway.artefacts import ArtefactStore
+from gateway.database import open_database
+from gateway.deploy import Deployer, DeployEvent, DeployRequest, StartRollout
+from gateway.envoy.compile import compile as compile_state
+from gateway.envoy.settings import EnvoySettings
+from gateway.envoy.state import GatewayState, ModelLimits, ModelRoutes
+from gateway.registry import Registry
+from gateway.routing import GatewayRouting
+from gateway.serving import InferenceServing
+from gateway.upkeep import Upkeep
+from tests.server.onnx_server import OnnxServer
+
+ARTEFACT_LIMIT = 1_000_000
+ENVOY = EnvoySettings(
+    listen=Address("127.0.0.1", 8080),
+    admin=Address("127.0.0.1", 9901),
+    control_grpc=Address("127.0.0.1", 9902),
+    control_http=Address("127.0.0.1", 9903),
+)
+
+
+class ManualClock:
+    """Time that moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@dataclass
+class RecordingDataPlane:
+    """What Envoy was told. `refusal`: why it refuses the next publications."""
+
+    states: list[GatewayState] = field(default_factory=list)
+    leases: list[dict[str, int]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    refusal: str = ""
+
+    async def publish(self, state: GatewayState) -> None:
+        compile_state(state, ENVOY)
+        if self.refusal:
+            raise RuntimeError(self.refusal)
+        self.states.append(state)
+        self.log.append("publish")
+
+    async def lease(self, weights: Mapping[str, int]) -> None:
+        self.leases.append(dict(weights))
+        self.log.append("lease")
+
+    def routes(self, model: str) -> ModelRoutes | None:
+        return next((m for m in self.states[-1].models if m.model == model), None)
+
+
+class Plant:
+    """One data directory and what runs on it. A second `Plant` on the same directory is a restarted one."""
+
+    def __init__(self, data_dir: Path, *, server: OnnxServer | None = None) -> None:
+        self.clock = ManualClock()
+        self.artefacts = ArtefactStore(root=data_dir / "artefacts", limit_bytes=ARTEFACT_LIMIT)
+        self.artefacts.prepare()
+        self.connection = open_database(data_dir / "penstock.db")
+        self.registry = Registry(connection=self.connection, clock=self.clock, artefact_path=self.artefacts.path_of)
+        self.server = server or OnnxServer()
+        self.data_plane = RecordingDataPlane()
+        self.serving = InferenceServing(registry=self.registry, server=self.server, clock=self.clock)
+        self.routing = GatewayRouting(
+            registry=self.registry, server=self.server, data_plane=self.data_plane, limits=ModelLimits()
+        )
+        self.deployer = Deployer(
+            registry=self.registry,
+            artefacts=self.artefacts,
+            serving=self.serving,
+            routing=self.routing,
+            describe=describe,
+        )
+        self.upkeep = Upkeep(routing=self.routing, serving=self.serving)
+
+    async def deploy(
+        self, model: str, artefact: bytes, *, number: int | None = None, start_rollout: StartRollout | None = None
+    ) -> list[DeployEvent]:
+        """Deploy and wait; the events of the whole deployment."""
+        request = DeployRequest(model=model, number=number, start_rollout=start_rollout, source="model.onnx")
+        deployment = await self.deployer.accept(request, chunked(artefact))
+        return [event async for event in deployment.events()]
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+async def chunked(body: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
