@@ -1,0 +1,78 @@
+"""The data that tells `tensors.lua` how to transcode for one version: Lua `filter_context` of a route or entry.
+
+The script is the same for every model; what differs between models is in here and arrives with the routes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from adapters.signature import Datatype
+from gateway.contract.model import Field
+from gateway.envoy.snapshot import Json, content_hash
+from gateway.envoy.state import ServedVersion
+
+TENSORS_FILTER = "penstock.tensors"
+_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+
+LABEL_NAMES = ("label", "output_label")
+"""What hand-written models and skl2onnx call the predicted label."""
+
+_LABEL_DATATYPES = frozenset(Datatype) - {Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64}
+
+
+class Kind(StrEnum):
+    """The protocols of a prediction; the script takes another way for each."""
+
+    JSON = "json"
+    GRPC = "grpc"
+    OIP_HTTP = "oip_http"
+    OIP_GRPC = "oip_grpc"
+
+
+def tensors_context(version: ServedVersion, kind: Kind) -> Json:
+    """`typed_per_filter_config` that makes the tensors filter work for this version and protocol.
+
+    `id` is the hash of everything else: the script compiles a context once and caches it by id.
+    """
+    contract = version.contract
+    context: Json = {
+        "kind": kind.value,
+        "model": contract.model,
+        "version": str(version.version),
+        "served_name": version.served_name,
+        "served_version": version.served_version,
+        "batching": contract.batching,
+        "max_rows": contract.max_rows,
+        "label": label_output(contract.outputs),
+        "inputs": [_field(f) for f in contract.inputs],
+        "outputs": [_field(f) for f in contract.outputs],
+    }
+    context["id"] = content_hash(context)
+    return {TENSORS_FILTER: {"@type": _PER_ROUTE, "filter_context": context}}
+
+
+def no_tensors() -> Json:
+    """`typed_per_filter_config` for routes that are not predictions: the script never sees them."""
+    return {TENSORS_FILTER: {"@type": _PER_ROUTE, "disabled": True}}
+
+
+def label_output(outputs: tuple[Field, ...]) -> str:
+    """Name of the output that is the predicted label, "" if none is: what feedback is compared with.
+
+    A label is one value per row that is not a fraction. Of several, the one with a label's usual name.
+    """
+    names = [f.name for f in outputs if f.datatype in _LABEL_DATATYPES and f.tensor.shape in ((), (1,))]
+    usual = next((name for name in LABEL_NAMES if name in names), None)
+    return usual or (names[0] if len(names) == 1 else "")
+
+
+def _field(field: Field) -> Json:
+    return {
+        "name": field.name,
+        "proto_name": field.proto_name,
+        "number": field.number,
+        "datatype": field.datatype.value,
+        "shape": list(field.tensor.shape),
+        "repeated": field.repeated,
+    }

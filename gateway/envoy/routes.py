@@ -1,0 +1,230 @@
+"""The route configuration of one model: which version answers which request, over every protocol.
+
+The order within a model's routes is its meaning: the model's documents, pinned versions, unknown pins refused, then the
+traffic that is shared by weight, and nothing else. `model.lua` has already chosen the model; its header is the scope.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.contract.model import Contract
+from gateway.envoy.clusters import Arm, Protocol, alias_name, physical_name
+from gateway.envoy.context import Kind, no_tensors, tensors_context
+from gateway.envoy.settings import EnvoySettings
+from gateway.envoy.snapshot import Json, LeaseKeys
+from gateway.envoy.state import ModelRoutes, ServedVersion
+from rollout.ports import FULL_WEIGHT
+
+HASH_HEADER = "x-penstock-hash"
+MODEL_HEADER = "x-penstock-model"
+VERSION_HEADER = "x-penstock-version"
+LOCAL_HEADER = "x-penstock-local"
+SERVER_HEADERS = ("grpc-accept-encoding", "grpc-encoding", LOCAL_HEADER)
+"""Removed from servers' answers: they speak of the server's connection, or would pass for a mark of Envoy's own."""
+
+CONTROL_HTTP = "penstock-control-http"
+"""Cluster of the control plane's HTTP port; in the bootstrap, so that it is there without ADS."""
+
+_PROTOCOL = {
+    Kind.JSON: Protocol.GRPC,
+    Kind.GRPC: Protocol.GRPC,
+    Kind.OIP_GRPC: Protocol.GRPC,
+    Kind.OIP_HTTP: Protocol.HTTP,
+}
+"""Which port of the inference server a protocol ends at; typed JSON becomes gRPC in Envoy."""
+
+_OIP_HTTP_METHODS = "infer|ready|config|stats"
+_OIP_GRPC_METHODS = "ModelInfer|ModelReady|ModelMetadata|ModelConfig|ModelStatistics"
+# Lists of what is allowed: the servers' administrative methods on the same ports (repository, shared memory, trace
+# and log settings) are not for callers.
+
+
+def model_route_configuration(model: ModelRoutes, settings: EnvoySettings, *, control_plane: bool = True) -> Json:
+    """All routes of a model, as one RDS resource named by the model's key. Its documents need a control plane."""
+    routes = [
+        *(_documents(model, settings) if control_plane else ()),
+        *_pins(model),
+        *_shared(model),
+        _refusal(),
+    ]
+    return {
+        "name": model.key,
+        "virtual_hosts": [{"name": model.key, "domains": ["*"], "routes": routes}],
+        "request_headers_to_remove": [HASH_HEADER],
+    }
+
+
+def lease_keys(model: ModelRoutes) -> LeaseKeys | None:
+    """The runtime keys of the model's weights; None without a canary."""
+    if model.canary is None:
+        return None
+    prefix = _runtime_prefix(model)
+
+    def keys(version: int, arm: Arm) -> tuple[str, ...]:
+        backend = model.served(version).backend
+        return tuple(f"{prefix}.{alias_name(backend, protocol, arm)}" for protocol in Protocol)
+
+    return LeaseKeys(routes=model.key, stable=keys(model.stable, Arm.STABLE), canary=keys(model.canary, Arm.CANARY))
+
+
+def _runtime_prefix(model: ModelRoutes) -> str:
+    """Names the pair of versions: a lease for the last candidate cannot give its weight to the next one."""
+    return f"penstock.models.{model.key}.{model.stable}-{model.canary}"
+
+
+def _documents(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
+    base = f"/v1/models/{model.model}"
+    for path in (base, f"{base}.proto", f"{base}/openapi.json", f"{base}/docs"):
+        yield {
+            "match": {"path": path},
+            "route": {"cluster": CONTROL_HTTP, "timeout": f"{settings.system_timeout_s:g}s"},
+            "typed_per_filter_config": no_tensors(),
+        }
+
+
+def _pins(model: ModelRoutes) -> Iterator[Json]:
+    """`model.lua` has copied a version in the path or in an Open Inference message to the header."""
+    for version in model.versions:
+        for kind in Kind:
+            yield _pinned(model, version, kind, _pinned_match(version, kind))
+    yield _refusal(headers=[{"name": VERSION_HEADER, "present_match": True}])
+
+
+def _shared(model: ModelRoutes) -> Iterator[Json]:
+    stable = model.served(model.stable)
+    for kind in Kind:
+        match = _match(stable.contract, kind)
+        if model.canary is None:
+            yield _pinned(model, stable, kind, match)
+        else:
+            yield {
+                "match": match,
+                "route": {
+                    "weighted_clusters": {
+                        "runtime_key_prefix": _runtime_prefix(model),
+                        "use_hash_policy": True,
+                        # The canary first: it owns hashes 0..weight, so that who is in it stays in as it rises.
+                        "clusters": [
+                            _entry(model.served(model.canary), kind, Arm.CANARY, 0),
+                            _entry(stable, kind, Arm.STABLE, FULL_WEIGHT),
+                        ],
+                    },
+                    # Set by model.lua when the user is known; without it the choice is random per request.
+                    "hash_policy": [{"header": {"header_name": HASH_HEADER}}],
+                    **_action(model, kind),
+                },
+                **_route_common(model),
+            }
+
+
+def _pinned(model: ModelRoutes, version: ServedVersion, kind: Kind, match: Json) -> Json:
+    """A route to one version. No runtime key: a lease cannot move it."""
+    return {
+        "match": match,
+        "route": {
+            "cluster": physical_name(version.backend, _PROTOCOL[kind]),
+            **_action(model, kind),
+        },
+        "typed_per_filter_config": tensors_context(version, kind),
+        "response_headers_to_add": _version_headers(version),
+        **_route_common(model),
+    }
+
+
+def _entry(version: ServedVersion, kind: Kind, arm: Arm, weight: int) -> Json:
+    return {
+        "name": alias_name(version.backend, _PROTOCOL[kind], arm),
+        "weight": weight,
+        "typed_per_filter_config": tensors_context(version, kind),
+        "response_headers_to_add": _version_headers(version),
+    }
+
+
+def _version_headers(version: ServedVersion) -> list[Json]:
+    values = {MODEL_HEADER: version.contract.model, VERSION_HEADER: str(version.version)}
+    return [
+        {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        for key, value in values.items()
+    ]
+
+
+def _route_common(model: ModelRoutes) -> Json:
+    return {
+        # Also the limit for bodies that Lua reads, requests and responses, HTTP/1 and HTTP/2.
+        "request_body_buffer_limit": model.limits.request_bytes,
+        "response_headers_to_remove": list(SERVER_HEADERS),
+    }
+
+
+def _action(model: ModelRoutes, kind: Kind) -> Json:
+    timeout_s = model.limits.timeout_s
+    return {
+        "timeout": f"{timeout_s:g}s",
+        # The timeout starts when the whole request is there; a stalled upload is ended by this one.
+        "idle_timeout": f"{timeout_s + 10:g}s",
+        # A caller's own deadline in grpc-timeout (gRPC, or JSON with that header), whatever its length.
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "retry_policy": _retry_policy(_PROTOCOL[kind]),
+    }
+
+
+def _retry_policy(protocol: Protocol) -> Json:
+    """Predictions have no side effects, so a reset may be retried; answers of a working server never are."""
+    common = "connect-failure,refused-stream,reset,reset-before-request"
+    return {
+        "retry_on": f"{common},unavailable" if protocol is Protocol.GRPC else f"{common},retriable-status-codes",
+        **({"retriable_status_codes": [503]} if protocol is Protocol.HTTP else {}),
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.200s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+    }
+
+
+def _match(contract: Contract, kind: Kind) -> Json:
+    match kind:
+        case Kind.JSON:
+            return {"path": contract.predict_http_path}
+        case Kind.GRPC:
+            return {"path": contract.predict_grpc_path}
+        case Kind.OIP_HTTP:
+            return _regex(rf"/v2/models/{re.escape(contract.model)}(/({_OIP_HTTP_METHODS}))?")
+        case Kind.OIP_GRPC:
+            return _regex(rf"/inference\.GRPCInferenceService/({_OIP_GRPC_METHODS})")
+
+
+def _pinned_match(version: ServedVersion, kind: Kind) -> Json:
+    """As `_match`, for requests that name the version in the header and perhaps in the path."""
+    name = re.escape(version.contract.model)
+    in_path = f"(/versions/{version.version})?"
+    match kind:
+        case Kind.JSON:
+            path = _regex(rf"/v{version.contract.major}/models/{name}{in_path}:predict")
+        case Kind.OIP_HTTP:
+            path = _regex(rf"/v2/models/{name}{in_path}(/({_OIP_HTTP_METHODS}))?")
+        case Kind.GRPC | Kind.OIP_GRPC:
+            path = _match(version.contract, kind)
+    return path | {"headers": [{"name": VERSION_HEADER, "string_match": {"exact": str(version.version)}}]}
+
+
+def _regex(pattern: str) -> Json:
+    return {"safe_regex": {"regex": pattern}}
+
+
+def _refusal(**match: Any) -> Json:
+    """Not found; `model.lua` says in the caller's protocol what was not: the version, or the method."""
+    return {
+        "match": {"prefix": "/", **match},
+        "direct_response": {"status": 404},
+        "typed_per_filter_config": no_tensors(),
+    }

@@ -1,0 +1,119 @@
+"""What Envoy measures of predictions: names, labels and histogram edges, shared by the bootstrap and the evidence.
+
+Counts come from Envoy's stats access logger, so a version needs no cluster of its own to be told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.envoy.snapshot import Json
+
+METADATA = "penstock"
+"""Dynamic metadata namespace that `tensors.lua` fills: model, version, gs (gRPC status), label."""
+
+PREFIX = "penstock"
+REQUESTS = "requests"
+LATENCY = "latency"
+
+GROWTH = 1.05
+"""The judge compares latency by whole buckets; 5 % is the smallest margin that it can ask for."""
+
+LOWEST_US = 100
+HIGHEST_US = 60_000_000
+
+
+def latency_limits_us() -> tuple[int, ...]:
+    """Exclusive upper limits of the latency buckets, microseconds, from 100 us to 60 s.
+
+    Envoy keeps histograms in bins of two significant digits, so only such limits are exact: 100, 110 ... 200, 210,
+    then steps of about 5 %.
+    """
+    return tuple(_limits())
+
+
+def envoy_edges() -> list[int]:
+    """The limits as Envoy wants them: the bin below each, because Envoy counts the whole bin that holds an edge."""
+    return [limit - _bin_width(limit) for limit in latency_limits_us()]
+
+
+def _limits() -> Iterator[int]:
+    limit = LOWEST_US
+    while limit < HIGHEST_US:
+        yield limit
+        width = _bin_width(limit + 1)
+        limit = max(limit + width, round(limit * GROWTH / width) * width)
+    yield HIGHEST_US
+
+
+def _bin_width(value: int) -> int:
+    """Width of the bin that ends at `value`: 1000 ends [990, 1000), 1100 ends [1000, 1100)."""
+    return int(10 ** max(0, len(str(value - 1)) - 2))
+
+
+def access_logs(control_cluster: str | None, flush_s: float) -> list[Json]:
+    """Access loggers of the listener. `control_cluster` gets every prediction's request id, version and label for
+    the feedback; None leaves that out."""
+    loggers = [_stats_logger()]
+    if control_cluster is not None:
+        loggers.append(_als(control_cluster, flush_s))
+    return [logger | {"filter": _is_prediction()} for logger in loggers]
+
+
+def _stats_logger() -> Json:
+    arm = [_tag("model", _metadata("model")), _tag("version", _metadata("version")), _tag("gs", _metadata("gs"))]
+    ending = [_tag("flags", "%RESPONSE_FLAGS%"), _tag("code", "%RESPONSE_CODE%")]
+    return {
+        "name": "envoy.access_loggers.stats",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
+            # Deprecated in Envoy 1.40 for `stats_scope`, which 1.39 and the published protobufs do not know.
+            "stat_prefix": PREFIX,
+            "counters": [{"stat": {"name": REQUESTS, "tags": [*arm, *ending]}, "value_fixed": 1}],
+            "histograms": [
+                {
+                    "stat": {"name": LATENCY, "tags": arm},
+                    "unit": "Microseconds",
+                    # From the caller's last byte in to the first byte out: without the caller's slow upload, with
+                    # Lua, queueing and all retries. Other spans are empty on a timeout and would drop the sample.
+                    "value_format": "%COMMON_DURATION(DS_RX_END:DS_TX_BEG:us)%",
+                }
+            ],
+        },
+    }
+
+
+def _als(control_cluster: str, flush_s: float) -> Json:
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": PREFIX,
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": control_cluster}},
+                "buffer_flush_interval": f"{flush_s:g}s",
+                "buffer_size_bytes": 65_536,
+                "grpc_stream_retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"}},
+            },
+            "additional_request_headers_to_log": ["x-request-id"],
+        },
+    }
+
+
+def _is_prediction() -> Json:
+    """Only what reached `tensors.lua` counts: a wrong path or an unknown model says nothing of a version."""
+    return {
+        "metadata_filter": {
+            "matcher": {"filter": METADATA, "path": [{"key": "version"}], "value": {"present_match": True}},
+            "match_if_key_not_found": False,
+        }
+    }
+
+
+def _metadata(key: str) -> str:
+    return f"%DYNAMIC_METADATA({METADATA}:{key})%"
+
+
+def _tag(name: str, value_format: str) -> Json:
+    return {"name": name, "value_format": value_format}

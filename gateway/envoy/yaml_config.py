@@ -1,0 +1,68 @@
+"""Envoy configurations as YAML for people and for `envoy -c`: the bootstrap, or everything in one static file.
+
+`penstock envoy` prints them; the embedded stack starts Envoy with the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+
+from gateway.envoy.bootstrap import bootstrap, static_bootstrap
+from gateway.envoy.clusters import backend_clusters
+from gateway.envoy.compile import check, scope
+from gateway.envoy.compile import compile as compile_snapshot
+from gateway.envoy.routes import model_route_configuration
+from gateway.envoy.settings import EnvoySettings
+from gateway.envoy.snapshot import Json
+from gateway.envoy.state import GatewayState
+from gateway.envoy.system_routes import system_route_configuration
+
+
+def bootstrap_yaml(settings: EnvoySettings) -> str:
+    """The bootstrap of an Envoy that takes models and weights from the control plane."""
+    return _dump(bootstrap(settings))
+
+
+def static_yaml(state: GatewayState, settings: EnvoySettings, weights: Mapping[str, int]) -> str:
+    """Everything in one file, for an Envoy without a control plane.
+
+    `weights` are canary weights in basis points by model name; they stay until the file changes. Docs, reflection and
+    feedback are left out: the control plane answers those. Raises BadState, and ValueError for impossible weights.
+    """
+    state = check(state)
+    configurations = [
+        system_route_configuration(state, settings, control_plane=False),
+        *(model_route_configuration(model, settings, control_plane=False) for model in state.models),
+    ]
+    scopes = [_inline_scope(configuration) for configuration in configurations]
+    clusters = [cluster for backend in state.backends for cluster in backend_clusters(backend, settings)]
+    runtime = compile_snapshot(state, settings).runtime(weights)
+    return _dump(static_bootstrap(settings, clusters=clusters, scopes=scopes, runtime=runtime))
+
+
+def _inline_scope(configuration: Json) -> Json:
+    key = configuration["name"]
+    inline = {"route_configuration": configuration}
+    named = scope(key)
+    del named["route_configuration_name"]
+    return named | inline
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML: no anchors for repeated parts, and source code as block text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _dump(value: Json) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=True, width=120, default_flow_style=False, allow_unicode=True)
