@@ -128,7 +128,7 @@ class Run:
         """Judge one tick and do what the verdict says. Raises `JournalError`."""
         assert self.judge is not None
         body = tick_to_json(tick, self.tally.edges_us)
-        if not fault(tick, self.stable, self.candidate, None):
+        if self._sound(tick):
             self.fresh = True
         verdict = self._observe(tick)
         records = [Record(self.id, at, Kind.TICK, body)]
@@ -163,9 +163,13 @@ class Run:
         assert self.judge is not None
         verdict = self.judge.observe(tick, self.stable, self.candidate)
         self.verdict = verdict
-        if not fault(tick, self.stable, self.candidate, None):
+        if self._sound(tick):
             self.tally = self.tally.plus(tick)
         return verdict
+
+    def _sound(self, tick: Tick) -> bool:
+        """Whether the tick tells anything, as the judge sees it."""
+        return not fault(tick, self.stable, self.candidate, None, tick.edges_us)
 
     def _begin_step(self, new: Progress, at: float) -> None:
         """Tell the judge of a new step, or of one that begins anew because the candidate was gone."""

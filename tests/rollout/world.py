@@ -1,0 +1,202 @@
+"""A made-up world on virtual time: servers, a data plane whose lease lapses, and the traffic that flows through it.
+
+The real parts of the ports are the gateway's and need Envoy and real seconds; what is tested here is the controller,
+the machine, the journal and the judge, all real. Traffic is a function of seed, time and weight alone, so that a
+controller that was killed and came back sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rollout.controller import Controller
+from rollout.journal import Journal
+from rollout.machine import State
+from rollout.performer import Check, Patience
+from rollout.ports import FULL_WEIGHT, ArmCounts, LoadRefused, Tick
+from rollout.report import RolloutStatus
+from rollout.settings import ControllerSettings
+from rollout.spec import RolloutSpec
+from tests.rollout.virtual import VirtualClock
+
+TTL_S = 30.0
+EDGES_US = tuple(int(500 * 1.05**index) for index in range(140))
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a version answers: share of failures and wrong labels, median latency."""
+
+    errors: float = 0.001
+    wrong: float = 0.05
+    median_us: float = 4000.0
+
+
+@dataclass
+class World:
+    """Versions 1.. of any model behave as `versions` says; `rps` requests a second, a share of them labelled."""
+
+    clock: VirtualClock
+    versions: dict[int, Behaviour]
+    rps: float = 200.0
+    labelled: float = 0.3
+    seed: int = 1
+    load_s: float = 3.0
+
+    stable: dict[str, int] = field(default_factory=dict)
+    staged: set[tuple[str, int]] = field(default_factory=set)
+    loaded: set[tuple[str, int]] = field(default_factory=set)
+    down: set[int] = field(default_factory=set)
+    refuse_load: dict[int, str] = field(default_factory=dict)
+    broken: dict[str, Exception] = field(default_factory=dict)
+    missing: str = ""
+    calls: list[tuple[str, float, str, int]] = field(default_factory=list)
+    weights_seen: list[tuple[float, dict[str, int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lease: dict[str, int] = {}
+        self._lease_at = -1e9
+        self._read_at: dict[str, float] = {}
+
+    # Serving
+
+    async def load(self, model: str, version: int) -> None:
+        self._call("load", model, version)
+        await self.clock.sleep(self.load_s)
+        if version in self.refuse_load:
+            raise LoadRefused(self.refuse_load[version])
+        self.loaded.add((model, version))
+
+    async def ready(self, model: str, version: int) -> bool:
+        return (model, version) in self.loaded and version not in self.down
+
+    async def unload(self, model: str, version: int) -> None:
+        self._call("unload", model, version)
+        assert self.stable.get(model) != version, "a version that serves was unloaded"
+        self.loaded.discard((model, version))
+
+    # Routing
+
+    async def stage(self, model: str, candidate: int) -> None:
+        self._call("stage", model, candidate)
+        assert (model, candidate) in self.loaded
+        self.staged.add((model, candidate))
+
+    async def lease(self, weights: Mapping[str, int]) -> None:
+        if "lease" in self.broken:
+            raise self.broken["lease"]
+        self._lease, self._lease_at = dict(weights), self.clock.monotonic()
+        self.weights_seen.append((self.clock.monotonic(), dict(weights)))
+
+    async def promote(self, model: str, candidate: int) -> None:
+        self._call("promote", model, candidate)
+        assert (model, candidate) in self.loaded, "a version that is not loaded was made stable"
+        self.stable[model] = candidate
+
+    async def withdraw(self, model: str, candidate: int) -> None:
+        self._call("withdraw", model, candidate)
+        self.staged.discard((model, candidate))
+
+    def _call(self, name: str, model: str, version: int) -> None:
+        self.calls.append((name, self.clock.monotonic(), model, version))
+        if name in self.broken:
+            raise self.broken[name]
+
+    def weight(self, model: str) -> int:
+        """What the data plane does now, whoever is alive."""
+        return self._lease.get(model, 0) if self.clock.monotonic() - self._lease_at < TTL_S else 0
+
+    # Evidence
+
+    async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
+        if "read" in self.broken:
+            raise self.broken["read"]
+        return {model: self._tick(model) for model in models}
+
+    def _tick(self, model: str) -> Tick:
+        at, last = self.clock.now(), self._read_at.get(model)
+        self._read_at[model] = at
+        if self.missing or last is None:
+            return Tick(at=at, seconds=1.0, missing=self.missing or "first reading")
+        stable = self.stable[model]
+        candidates = [version for name, version in self.staged if name == model and version != stable]
+        total, share = self.rps * (at - last), self.weight(model) / FULL_WEIGHT
+        arms = {stable: self._arm(stable, total * (1 - share if candidates else 1.0), at)}
+        for version in candidates:
+            arms[version] = self._arm(version, total * share, at)
+        return Tick(at=at, seconds=at - last, arms=arms, edges_us=EDGES_US)
+
+    def _arm(self, version: int, expected: float, at: float) -> ArmCounts:
+        rng = np.random.default_rng([self.seed, version, round(at * 10)])
+        behaviour = self.versions[version]
+        requests = int(rng.poisson(expected))
+        bad = int(rng.binomial(requests, behaviour.errors))
+        latency_us = behaviour.median_us * np.exp(0.4 * rng.standard_normal(requests - bad))
+        buckets = np.bincount(np.searchsorted(EDGES_US, latency_us), minlength=len(EDGES_US) + 1)
+        labelled = int(rng.binomial(requests - bad, self.labelled))
+        return ArmCounts(
+            ok=requests - bad,
+            bad=bad,
+            latency=tuple(int(count) for count in buckets),
+            labelled=labelled,
+            wrong=int(rng.binomial(labelled, behaviour.wrong)),
+        )
+
+
+GOOD = Behaviour()
+PATIENCE = Patience(first=0.5, longest=4.0, call=20.0, drain=1.0)
+
+QUICK = RolloutSpec(min_step_s=5.0, warm_up_start_s=2.0, warm_up_step_s=2.0, deadline_s=3600.0, rollback_window_s=60.0)
+"""Steps pass as soon as the evidence is there: short rollouts for tests that are not about time."""
+
+
+def make_controller(
+    world: World, connection: sqlite3.Connection, *, journal: Journal | None = None, checks: tuple[Check, ...] = ()
+) -> Controller:
+    return Controller(
+        serving=world,
+        routing=world,
+        evidence=world,
+        journal=journal or Journal(connection),
+        clock=world.clock,
+        settings=ControllerSettings(lease_ttl_s=TTL_S),
+        patience=PATIENCE,
+        checks=checks,
+    )
+
+
+def make_world(clock: VirtualClock, candidate: Behaviour = GOOD, **settings: float) -> World:
+    """Model "digits" with version 1 stable and loaded, and version 2 to come."""
+    world = World(clock, {1: GOOD, 2: candidate, 3: GOOD}, **settings)  # type: ignore[arg-type] # floats for int seeds
+    world.stable["digits"] = 1
+    world.loaded.add(("digits", 1))
+    return world
+
+
+@asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[None]:
+    """The controller's loop as a task, ended afterwards; what it raises is raised here."""
+    task = asyncio.create_task(controller.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def until(world: World, controller: Controller, *states: State, limit_s: float = 36_000.0) -> RolloutStatus:
+    """Let virtual time pass until the rollout of "digits" is in one of the states."""
+    end = world.clock.monotonic() + limit_s
+    while (status := controller.status("digits")).state not in states:
+        assert world.clock.monotonic() < end, f"still {status.state}: {status.waiting_for or status.reason}"
+        await world.clock.sleep(0.5)
+    return status
