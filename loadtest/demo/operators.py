@@ -1,0 +1,140 @@
+"""The operators' API as the demo reads it: is the stack ready, and where does a rollout stand.
+
+Deploying is done by the `penstock` command, as a user would; this is only for watching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+
+class OperatorsError(Exception):
+    """The operators' API did not answer as expected; the message carries what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One version of a rollout since its first step. Latency in microseconds, None without data."""
+
+    version: int
+    requests: int
+    errors: int
+    labelled: int
+    wrong: int
+    p50_us: float | None
+    p99_us: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far one metric is, 0 to 1, towards letting the candidate advance and towards taking it back."""
+
+    name: str
+    toward_advance: float
+    toward_rollback: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where a rollout stands. Weights are shares (0..1) of traffic; times are epoch seconds."""
+
+    id: int
+    stable: int
+    candidate: int
+    state: str
+    final: bool
+    step: int
+    step_weights: tuple[float, ...]
+    weight: float
+    created_at: float
+    since: float
+    in_state_s: float
+    reason: str
+    waiting_for: str
+    arms: tuple[Arm, ...]
+    metrics: tuple[Evidence, ...]
+
+    @property
+    def state_words(self) -> str:
+        if self.state == "step":
+            return f"step {self.step} of {len(self.step_weights)}, {self.weight:.0%} of traffic"
+        if self.state == "baking":
+            return f"baking, {self.weight:.0%} of traffic"
+        return self.state.replace("_", " ")
+
+    @property
+    def seconds(self) -> float:
+        """From its start to the state it is in: for a final rollout, to its verdict."""
+        return self.since - self.created_at
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rollout:
+        return cls(
+            id=value["rollout_id"],
+            stable=value["stable"],
+            candidate=value["candidate"],
+            state=value["state"],
+            final=value["final"],
+            step=value["step"],
+            step_weights=tuple(weight / 10_000 for weight in value["step_weights_bp"]),
+            weight=value["weight_bp"] / 10_000,
+            created_at=value["created_at"],
+            since=value["since"],
+            in_state_s=value["in_state_s"],
+            reason=value["reason"],
+            waiting_for=value["waiting_for"],
+            arms=tuple(
+                Arm(
+                    version=arm["version"],
+                    requests=arm["requests"],
+                    errors=arm["errors"],
+                    labelled=arm["labelled"],
+                    wrong=arm["wrong"],
+                    p50_us=arm["p50_us"],
+                    p99_us=arm["p99_us"],
+                )
+                for arm in value["versions"]
+            ),
+            metrics=tuple(
+                Evidence(metric["metric"], metric["toward_advance"], metric["toward_rollback"])
+                for metric in value["metrics"]
+            ),
+        )
+
+
+class Operators:
+    """A client of the operators' port; a context manager."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=10.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def ready(self) -> bool:
+        """Whether a prediction could be served; False too while nothing listens."""
+        try:
+            return self._client.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def rollout(self, model: str, candidate: int) -> Rollout | None:
+        """The rollout of a candidate version; None while there is none. Raises OperatorsError."""
+        try:
+            response = self._client.get("/api/v1/rollouts", params={"model": model})
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise OperatorsError(f"{self.url}/api/v1/rollouts: {error}") from error
+        rollouts = map(Rollout.from_json, response.json()["rollouts"])
+        return next((rollout for rollout in rollouts if rollout.candidate == candidate), None)
