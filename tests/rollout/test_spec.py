@@ -1,0 +1,175 @@
+"""What a person may write as a rollout spec, and what every mistake in it is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout.judge.settings import Metric
+from rollout.machine import DeadlineAction
+from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec_file import SpecError, parse_spec, spec_from_mapping
+
+WHOLE = """\
+steps: [5, 25.5, 50%, 100]
+min_step: 2m
+holdback: 10
+alpha: 0.5%
+beta: 0.05
+guardrail: false
+margins:
+  errors: 1%
+  latency_p50: 10%
+  latency_p99: 0.22
+  accuracy: 1.2
+  reward: 1.5
+limits: {error_rate: 20%, latency_p99: 250ms, stable_error_rate: 0.1}
+tolerance: {errors: 1.5, latency: 8%}
+quality: {tolerance: 1.1, floor: 1%}
+warmup: {start: 30s, step: 10}
+deadline: {after: 1d, action: pause}
+required: [errors, accuracy]
+rollback_window: 24h
+unready_grace: 1.5m
+on_new_version: replace
+"""
+
+
+def test_nothing_written_is_the_default() -> None:
+    assert parse_spec("") == parse_spec("{}") == RolloutSpec.default() == RolloutSpec()
+
+
+def test_every_setting_arrives() -> None:
+    assert parse_spec(WHOLE) == RolloutSpec(
+        steps_bp=(500, 2550, 5000, 10_000),
+        min_step_s=120.0,
+        holdback_bp=1000,
+        alpha=0.005,
+        beta=0.05,
+        guardrail=False,
+        margins=FixedMargins(errors=0.01, latency_p50=0.10, latency_p99=0.22, accuracy=1.2, reward=1.5),
+        max_error_share=0.2,
+        max_p99_s=0.25,
+        stable_error_limit=0.1,
+        error_tolerance=1.5,
+        latency_tolerance=0.08,
+        accuracy_tolerance=1.1,
+        quality_floor=0.01,
+        warm_up_start_s=30.0,
+        warm_up_step_s=10.0,
+        deadline_s=86_400.0,
+        on_deadline=DeadlineAction.PAUSE,
+        required=frozenset({Metric.ERRORS, Metric.ACCURACY}),
+        rollback_window_s=86_400.0,
+        unready_grace_s=90.0,
+        on_new_version=OnNewVersion.REPLACE,
+    )
+
+
+def test_the_last_step_leaves_the_holdback_on_stable() -> None:
+    assert RolloutSpec.default().weights_bp == (1000, 3000, 9500)
+
+
+def test_the_judge_gets_what_was_written() -> None:
+    judge = parse_spec(WHOLE).judge_settings()
+    assert (judge.alpha, judge.beta, judge.min_step_s) == (0.005, 0.05, 120.0)
+    assert judge.max_p99_us == 250_000.0
+    assert judge.margins.early.errors.at(0.0) == judge.margins.final.errors.at(1e6) == 0.01
+
+
+def test_specs_survive_json() -> None:
+    spec = parse_spec(WHOLE)
+    assert RolloutSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "expected", "received"),
+    [
+        ("steps: [10, 5, 100]", 1, "steps", "steps that rise (5 follows 10)", "[10, 5, 100]"),
+        ("steps: [10, 10, 100]", 1, "steps", "steps that rise (10 follows 10)", "[10, 10, 100]"),
+        ("steps: [0, 100]", 1, "steps", "a first step above 0", "[0, 100]"),
+        ("steps: [10, 130]", 1, "steps", "percent from 0 to 100", "[10, 130]"),
+        ("steps: [10, 30]", 1, "steps", "100 as the last step (it ends at 30)", "[10, 30]"),
+        ("steps: []", 1, "steps", "a list of percentages", "[]"),
+        ("steps: 10", 1, "steps", "a list of percentages", "10"),
+        ("steps: [0.001, 100]", 1, "steps", "in steps of 0.01", "[0.001, 100]"),
+        ("beta: 0.1\nstps: [10, 100]", 2, "stps", 'did you mean "steps"?', "this key"),
+        ("margins:\n  errros: 1%", 2, "margins.errros", 'did you mean "errors"?', "this key"),
+        ("margins:\n\n  accuracy: 0.9", 3, "margins.accuracy", "a ratio above 1", "0.9"),
+        ("margins: 3", 1, "margins", "settings under it: errors, latency_p50", "3"),
+        ("min_step: 5 parsecs", 1, "min_step", 'a duration such as "30s"', "'5 parsecs'"),
+        ("min_step: -1", 1, "min_step", "a duration", "-1"),
+        ("min_step: .nan", 1, "min_step", "a duration", "nan"),
+        ("deadline: {after: 0}", 1, "deadline.after", "a duration above zero", "0"),
+        ("deadline: {action: pausee}", 1, "deadline.action", 'did you mean "pause"?', "'pausee'"),
+        ("on_new_version: [queue]", 1, "on_new_version", "one of queue, replace, refuse", "['queue']"),
+        ("alpha: true", 1, "alpha", "a share between 0 and 1", "True"),
+        ("alpha: 5", 1, "alpha", "a share between 0 and 1", "5"),
+        ("guardrail: 1", 1, "guardrail", "true or false", "1"),
+        ("holdback:", 1, "holdback", "percent from 0 to 100", "nothing"),
+        ("steps: [10, 100]\nholdback: 90", 2, "holdback", "a holdback below 90", "90"),
+        ("steps: [97, 100]", 0, "holdback", "a holdback below 3", "5"),
+        ("required: [errors, speed]", 1, "required", "a list out of errors, latency", "['errors', 'speed']"),
+        ("required: [[errors]]", 1, "required", "a list out of errors, latency", "[['errors']]"),
+        ("[1, 2]", 1, "spec", "settings such as", "[1, 2]"),
+        ("a: [", 1, "text", "readable YAML", "expected the node content"),
+        ("alpha: 0.1\nbeta: 0.1\nalpha: 0.2", 3, "text", "readable YAML", "alpha is given twice (first on line 1)"),
+        ("1: 2", 1, "text", "readable YAML", "a key must be a word"),
+        ("&a [*a]", 1, "text", "readable YAML", "an alias refers to what contains it"),
+        ("steps: 2020-99-99", 0, "text", "readable YAML", "month must be in 1..12"),
+    ],
+)
+def test_a_mistake_is_told_by_field_line_expected_and_received(
+    text: str, line: int, field: str, expected: str, received: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "canary.yaml")
+    problem = caught.value.problems[0]
+    assert (problem.line, problem.field) == (line, field)
+    assert expected in problem.expected
+    assert received in problem.received
+    assert str(caught.value).startswith("canary.yaml, ")
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec("beta: 7\nsteps: [30, 10]\nmargins: {errors: 2}\n")
+    assert [problem.line for problem in caught.value.problems] == [1, 2, 3]
+
+
+def test_a_request_body_is_checked_alike() -> None:
+    assert spec_from_mapping({"steps": [50, 100]}).steps_bp == (5000, 10_000)
+    with pytest.raises(SpecError, match="steps: expected 100 as the last step"):
+        spec_from_mapping({"steps": [50]})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_a_spec_or_a_clear_error(text: str) -> None:
+    try:
+        parse_spec(text)
+    except SpecError as error:
+        assert error.problems
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_keys = st.sampled_from(["steps", "margins", "limits", "deadline", "holdback", "required", "guardrail", "min_step"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(_keys, _values, max_size=4))
+def test_any_values_are_a_spec_or_a_clear_error(value: dict[str, object]) -> None:
+    try:
+        spec = spec_from_mapping(value)
+    except SpecError as error:
+        assert all(problem.expected and problem.received for problem in error.problems)
+    else:
+        spec.judge_settings()
+        spec.plan()
