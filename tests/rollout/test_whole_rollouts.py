@@ -15,7 +15,12 @@ from tests.rollout.world import GOOD, QUICK, Behaviour, World, make_controller, 
 
 
 def roll(
-    candidate: Behaviour, spec: RolloutSpec, *states: State, rps: float = 200.0, missing: str = "", limit_s: float = 36e3
+    candidate: Behaviour,
+    spec: RolloutSpec,
+    *states: State,
+    rps: float = 200.0,
+    missing: str = "",
+    limit_s: float = 36e3,
 ) -> tuple[RolloutStatus, World]:
     """Run one rollout to one of the states."""
 
