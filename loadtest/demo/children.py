@@ -47,6 +47,10 @@ class Child:
     ) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """Raises ChildFailed when the process has ended."""
         if self._process.poll() is not None:
