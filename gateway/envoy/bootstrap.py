@@ -15,7 +15,7 @@ from gateway.envoy.context import TENSORS_FILTER
 from gateway.envoy.routes import CONTROL_HTTP, LOCAL_HEADER, MODEL_HEADER, VERSION_HEADER
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json
-from gateway.envoy.statistics import LATENCY, PREFIX, access_logs, envoy_edges
+from gateway.envoy.statistics import access_logs, latency_buckets
 from gateway.envoy.system_routes import CONTROL_GRPC
 
 MODEL_FILTER = "penstock.model"
@@ -185,9 +185,7 @@ def _process(settings: EnvoySettings) -> Json:
         "node": {"id": settings.node_id, "cluster": "penstock"},
         "admin": {"address": _socket(settings.admin)},
         "stats_flush_interval": "1s",
-        "stats_config": {
-            "histogram_bucket_settings": [{"match": {"prefix": f"{PREFIX}.{LATENCY}"}, "buckets": envoy_edges()}]
-        },
+        "stats_config": {"histogram_bucket_settings": [latency_buckets()]},
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload(settings),
     }

@@ -1,54 +1,21 @@
-"""What Envoy measures of predictions: names, labels and histogram edges, shared by the bootstrap and the evidence.
+"""What Envoy measures of predictions: the access loggers of the bootstrap. `rollout.evidence.envoy` reads the counts.
 
 Counts come from Envoy's stats access logger, so a version needs no cluster of its own to be told apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gateway.envoy.snapshot import Json
+from rollout.evidence.envoy_counts import LATENCY, PREFIX, REQUESTS, envoy_edge, latency_limits_us
 
 METADATA = "penstock"
 """Dynamic metadata namespace that `tensors.lua` fills: model, version, gs (gRPC status), label."""
 
-PREFIX = "penstock"
-REQUESTS = "requests"
-LATENCY = "latency"
 
-GROWTH = 1.05
-"""The judge compares latency by whole buckets; 5 % is the smallest margin that it can ask for."""
-
-LOWEST_US = 100
-HIGHEST_US = 60_000_000
-
-
-def latency_limits_us() -> tuple[int, ...]:
-    """Exclusive upper limits of the latency buckets, microseconds, from 100 us to 60 s.
-
-    Envoy keeps histograms in bins of two significant digits, so only such limits are exact: 100, 110 ... 200, 210,
-    then steps of about 5 %.
-    """
-    return tuple(_limits())
-
-
-def envoy_edges() -> list[int]:
-    """The limits as Envoy wants them: the bin below each, because Envoy counts the whole bin that holds an edge."""
-    return [limit - _bin_width(limit) for limit in latency_limits_us()]
-
-
-def _limits() -> Iterator[int]:
-    limit = LOWEST_US
-    while limit < HIGHEST_US:
-        yield limit
-        width = _bin_width(limit + 1)
-        limit = max(limit + width, round(limit * GROWTH / width) * width)
-    yield HIGHEST_US
-
-
-def _bin_width(value: int) -> int:
-    """Width of the bin that ends at `value`: 1000 ends [990, 1000), 1100 ends [1000, 1100)."""
-    return int(10 ** max(0, len(str(value - 1)) - 2))
+def latency_buckets() -> Json:
+    """`histogram_bucket_settings` entry: limits that Envoy counts exactly."""
+    edges = [envoy_edge(limit) for limit in latency_limits_us()]
+    return {"match": {"prefix": f"{PREFIX}.{LATENCY}"}, "buckets": edges}
 
 
 def access_logs(control_cluster: str | None, flush_s: float) -> list[Json]:
@@ -67,8 +34,7 @@ def _stats_logger() -> Json:
         "name": "envoy.access_loggers.stats",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
-            # Deprecated in Envoy 1.40 for `stats_scope`, which 1.39 and the published protobufs do not know.
-            "stat_prefix": PREFIX,
+            "stats_scope": {"prefix": PREFIX},
             "counters": [{"stat": {"name": REQUESTS, "tags": [*arm, *ending]}, "value_fixed": 1}],
             "histograms": [
                 {

@@ -1,0 +1,1 @@
+"""Where the judge's evidence comes from: sources of ticks, each behind `rollout.ports.Evidence`."""
