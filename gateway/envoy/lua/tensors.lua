@@ -1,0 +1,346 @@
+-- Envoy filter `penstock.tensors`: typed JSON and typed gRPC to the inference server's message and back; public names on
+-- Open Inference Protocol.
+--
+-- The second of the two filters, after routing (`clear_route_cache: false`: it rewrites :path and must not choose the
+-- route again). What to do comes as filter_context of the route or weighted entry that was chosen, which request and
+-- response see alike. Everything runs in a pcall: a fault answers INTERNAL, never a half-rewritten body.
+local answers = require("answer")
+local errors = require("errors")
+local json_read = require("json_read")
+local json_write = require("json_write")
+local label = require("label")
+local oip_grpc = require("oip_grpc")
+local oip_http = require("oip_http")
+local plans = require("plan")
+local replies = require("replies")
+local text = require("text")
+local typed_read = require("typed_read")
+local typed_write = require("typed_write")
+
+local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
+local NAMESPACE = "penstock"
+local FIELDS = {
+  "kind", "model", "version", "served_name", "served_version", "batching", "max_rows", "label", "inputs", "outputs",
+}
+
+-- Bodies beyond this leave garbage worth collecting at once; otherwise a worker's memory stays at its peak.
+local BIG_BODY = 8 * 1024 * 1024
+-- Contexts kept; old versions leave theirs behind.
+local MOST_PLANS = 4096
+
+local compiled, compiled_count = {}, 0
+
+local function plan_of(handle)
+  local context = handle:filterContext()
+  local id = context and context:get("id")
+  if not id then
+    return nil
+  end
+  local plan = compiled[id]
+  if not plan then
+    local copy = {}
+    for _, name in ipairs(FIELDS) do
+      copy[name] = context:get(name)
+    end
+    plan = plans.compile(copy)
+    if compiled_count >= MOST_PLANS then
+      compiled, compiled_count = {}, 0
+    end
+    compiled[id] = plan
+    compiled_count = compiled_count + 1
+  end
+  return plan
+end
+
+local function collect(size)
+  if size > BIG_BODY then
+    collectgarbage()
+  end
+end
+
+-- Requests, by kind. Headers are fetched again after every body(): those from before it are dead.
+
+local function json_request(handle, plan)
+  local headers = handle:headers()
+  local method = headers:get(":method")
+  if method ~= "POST" then
+    errors.fail({
+      code = errors.UNIMPLEMENTED, http = 405, reason = "METHOD_NOT_ALLOWED", headers = { allow = "POST" },
+      message = "a prediction is a POST, not a " .. method, expected = "POST", received = method,
+    })
+  end
+  local content_type = headers:get("content-type")
+  if content_type and content_type ~= "application/json" and not content_type:lower():find("^application/json%s*;") and content_type:lower() ~= "application/json" then
+    errors.fail({
+      code = errors.INVALID_ARGUMENT, http = 415, reason = "WRONG_CONTENT_TYPE", field = "content-type",
+      message = "content-type: expected application/json, received " .. content_type,
+      expected = "application/json", received = content_type,
+    })
+  end
+  local body = handle:body()
+  local size = body and body:length() or 0
+  local message = json_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
+  body:setBytes(message)
+  headers = handle:headers()
+  headers:replace(":path", INFER_PATH)
+  headers:replace("content-type", "application/grpc")
+  headers:replace("te", "trailers")
+  headers:remove("content-length")
+  collect(size)
+end
+
+local function typed_request(handle, plan)
+  local body = handle:body()
+  local size = body and body:length() or 0
+  local message = typed_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
+  body:setBytes(message)
+  local headers = handle:headers()
+  headers:replace(":path", INFER_PATH)
+  headers:remove("content-length")
+  collect(size)
+end
+
+local function oip_http_request(handle, plan)
+  local headers = handle:headers()
+  headers:replace(":path", oip_http.path(plan, headers:get(":path")))
+  headers:remove("accept-encoding") -- names are restored in the answer's text
+end
+
+local function oip_grpc_request(handle, plan)
+  handle:headers():remove("content-length")
+  local state = oip_grpc.new(plan, false)
+  for chunk in handle:bodyChunks() do
+    local size = chunk:length()
+    if size > 0 then
+      chunk:setBytes(oip_grpc.edit(state, chunk:getBytes(0, size)))
+    end
+  end
+end
+
+-- Answers, by kind. Each returns the gRPC status of the call, and the label when there is one.
+
+local function status_of_headers(headers)
+  return tonumber(headers:get("grpc-status"))
+end
+
+-- An error that the server itself reported.
+local function server_error(code, message)
+  return {
+    code = code, reason = "SERVER_ERROR", hop = "server",
+    message = message ~= "" and message or "the inference server reported an error without saying which",
+  }
+end
+
+-- The server's whole answer: status, message, and the body wrapper. A status in the headers means there is no body.
+local function whole_answer(handle)
+  local headers = handle:headers()
+  local code = status_of_headers(headers)
+  if code then
+    return code, text.unpercent(headers:get("grpc-message") or ""), nil
+  end
+  -- With headers and trailers but no data the first body(true) is nil; a second one gives the wrapper.
+  local body = handle:body(true) or handle:body(true)
+  local trailers = handle:trailers()
+  code = trailers and tonumber(trailers:get("grpc-status"))
+  local message = trailers and trailers:get("grpc-message")
+  return code or errors.UNKNOWN, text.unpercent(message or ""), body
+end
+
+local function body_bytes(body)
+  local size = body and body:length() or 0
+  return size > 0 and body:getBytes(0, size) or ""
+end
+
+local function json_reply(handle, body, status, bytes)
+  body = body or handle:body(true) or handle:body(true)
+  body:setBytes(bytes)
+  local headers = handle:headers()
+  headers:replace(":status", tostring(status))
+  headers:replace("content-type", "application/json")
+  headers:remove("grpc-status")
+  headers:remove("grpc-message")
+  headers:remove("grpc-status-details-bin")
+  local trailers = handle:trailers()
+  if trailers then
+    trailers:remove("grpc-status")
+    trailers:remove("grpc-message")
+    trailers:remove("grpc-status-details-bin")
+  end
+end
+
+local function json_answer(handle, plan)
+  local code, message, body = whole_answer(handle)
+  if code ~= errors.OK then
+    local info = server_error(code, message)
+    json_reply(handle, body, errors.http_status(code), errors.json(info))
+    return code
+  end
+  local bytes = body_bytes(body)
+  local ok, reply, found = pcall(function()
+    local answer = answers.parse(plan, bytes)
+    return json_write.encode(plan, answer), plan.label and label.of(plan, answer)
+  end)
+  if not ok then
+    local info = errors.caught(reply)
+    handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
+    json_reply(handle, body, errors.http_status(info.code), errors.json(info))
+    return info.code
+  end
+  json_reply(handle, body, 200, reply)
+  collect(#reply)
+  return code, found
+end
+
+local function set_grpc_error(target, info)
+  for name, value in pairs(errors.grpc_headers(info)) do
+    target:replace(name, value)
+  end
+end
+
+local function typed_answer(handle, plan)
+  local code, message, body = whole_answer(handle)
+  if code ~= errors.OK then
+    local target = body and handle:trailers() or handle:headers()
+    if not target:get("grpc-status-details-bin") then
+      set_grpc_error(target, server_error(code, message))
+    end
+    if body and body:length() > 0 then
+      body:setBytes("")
+    end
+    return code
+  end
+  local bytes = body_bytes(body)
+  local ok, reply, found = pcall(function()
+    local answer = answers.parse(plan, bytes)
+    return typed_write.encode(plan, answer), plan.label and label.of(plan, answer)
+  end)
+  if not ok then
+    local info = errors.caught(reply)
+    handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
+    set_grpc_error(body and handle:trailers() or handle:headers(), info)
+    if body then
+      body:setBytes("")
+    end
+    return info.code
+  end
+  body:setBytes(reply)
+  collect(#reply)
+  return code, found
+end
+
+local function oip_http_answer(handle, plan)
+  local headers = handle:headers()
+  local status = tonumber(headers:get(":status")) or 500
+  local code = errors.code_of_http(status)
+  local content_type = headers:get("content-type") or ""
+  local json_size = tonumber(headers:get("inference-header-content-length"))
+  if not json_size and content_type:sub(1, 16) ~= "application/json" then
+    return code
+  end
+  local body = handle:body(true) or handle:body(true)
+  local size = body and body:length() or 0
+  if size == 0 then
+    return code
+  end
+  local bytes = body:getBytes(0, math.min(json_size or size, size))
+  if code ~= errors.OK then
+    return status == 500 and oip_http.blames_caller(bytes) and errors.INVALID_ARGUMENT or code
+  end
+  local restored = oip_http.restore(plan, bytes)
+  if restored ~= bytes then
+    if json_size and json_size < size then
+      body:setBytes(restored .. body:getBytes(json_size, size - json_size))
+    else
+      body:setBytes(restored)
+    end
+    if json_size then
+      handle:headers():replace("inference-header-content-length", tostring(#restored))
+    end
+  end
+  return code
+end
+
+local function oip_grpc_answer(handle, plan)
+  local headers = handle:headers()
+  local code = status_of_headers(headers)
+  if code then
+    return code
+  end
+  local state = oip_grpc.new(plan, true)
+  for chunk in handle:bodyChunks() do
+    local size = chunk:length()
+    if size > 0 then
+      chunk:setBytes(oip_grpc.edit(state, chunk:getBytes(0, size)))
+    end
+  end
+  local trailers = handle:trailers()
+  return trailers and tonumber(trailers:get("grpc-status")) or errors.UNKNOWN
+end
+
+local REQUEST = { json = json_request, grpc = typed_request, oip_http = oip_http_request, oip_grpc = oip_grpc_request }
+local ANSWER = { json = json_answer, grpc = typed_answer, oip_http = oip_http_answer, oip_grpc = oip_grpc_answer }
+
+local function on_request(handle)
+  local plan = plan_of(handle)
+  if plan then
+    local metadata = handle:streamInfo():dynamicMetadata()
+    metadata:set(NAMESPACE, "model", plan.model)
+    metadata:set(NAMESPACE, "version", plan.version)
+    REQUEST[plan.kind](handle, plan)
+  end
+end
+
+-- gRPC status that a local reply of Envoy stands for.
+local function status_of_local(headers, details)
+  if details:find("payload_too_large", 1, true) then
+    return errors.RESOURCE_EXHAUSTED
+  elseif details:find("timeout", 1, true) then
+    return errors.DEADLINE_EXCEEDED
+  end
+  return status_of_headers(headers) or errors.code_of_http(tonumber(headers:get(":status")) or 500)
+end
+
+local function on_response(handle)
+  local plan = plan_of(handle)
+  if not plan then
+    return
+  end
+  local headers = handle:headers()
+  local details = headers:get("x-penstock-local")
+  local code, found
+  if details then
+    code = status_of_local(headers, details) -- model.lua gives it its shape
+  else
+    code, found = ANSWER[plan.kind](handle, plan)
+  end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set(NAMESPACE, "gs", tostring(code))
+  if found then
+    metadata:set(NAMESPACE, "label", found)
+  end
+end
+
+function envoy_on_request(handle)
+  local ok, thrown = pcall(on_request, handle)
+  if not ok then
+    replies.refuse(handle, errors.caught(thrown))
+  end
+end
+
+-- The answers catch their own errors; what arrives here is a fault of this script, and the answer must not look good.
+function envoy_on_response(handle)
+  local ok, thrown = pcall(on_response, handle)
+  if not ok then
+    handle:logErr("penstock.tensors: " .. tostring(thrown))
+    local info = errors.caught(thrown)
+    pcall(function()
+      handle:streamInfo():dynamicMetadata():set(NAMESPACE, "gs", tostring(info.code))
+      local headers = handle:headers()
+      if (headers:get("content-type") or ""):sub(1, 16) == "application/grpc" then
+        set_grpc_error(handle:trailers() or headers, info)
+      else
+        headers:replace(":status", "500")
+      end
+    end)
+  end
+end

@@ -1,0 +1,79 @@
+"""The two Lua filters of the data plane as one source text each, bundled from the modules in `lua/`.
+
+Envoy gives a filter one script and no module path, so every module goes into `package.preload`. Pure functions; used
+by the bootstrap. What the scripts do and need is in `lua/README.md`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from gateway.envoy.settings import EnvoySettings
+
+_COPIES = {"leaves_big": "leaves"}
+"""Modules that are another module's text once more: code of its own for LuaJIT (see leaves.lua)."""
+
+_COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "replies")
+
+MODEL_MODULES = ("settings", *_COMMON)
+TENSORS_MODULES = (
+    *_COMMON,
+    "halves",
+    "leaves",
+    "leaves_big",
+    "plan",
+    "request",
+    "json_read",
+    "typed_read",
+    "answer",
+    "digits",
+    "json_write",
+    "typed_write",
+    "label",
+    "oip_http",
+)
+
+
+def model_source(settings: EnvoySettings) -> str:
+    """Script of the filter `penstock.model` (wants `clear_route_cache: true`)."""
+    return _bundle("model", MODEL_MODULES, settings_module(settings))
+
+
+def tensors_source() -> str:
+    """Script of the filter `penstock.tensors` (wants `clear_route_cache: false`)."""
+    return _bundle("tensors", TENSORS_MODULES)
+
+
+def settings_module(settings: EnvoySettings) -> str:
+    """The Lua module `settings`: data, no code."""
+    return f"return {{ sticky_header = {_lua_string(settings.sticky_header.lower())} }}\n"
+
+
+def module_source(name: str) -> str:
+    """Text of one module, as `require(name)` would load it."""
+    return _sources()[_COPIES.get(name, name)]
+
+
+def _bundle(main: str, modules: tuple[str, ...], settings: str = "") -> str:
+    parts = [
+        f"package.preload[{_lua_string(name)}] = function(...)\n"
+        f"{settings if name == 'settings' else module_source(name)}end\n"
+        for name in modules
+    ]
+    return "\n".join([*parts, module_source(main)])
+
+
+def _lua_string(value: str) -> str:
+    escaped = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03d}" for b in value.encode())
+    return f'"{escaped}"'
+
+
+@cache
+def _sources() -> dict[str, str]:
+    folder = resources.files("gateway.envoy") / "lua"
+    return {
+        entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".lua")
+    }
