@@ -35,9 +35,21 @@ _FLOAT_MAX: Mapping[Datatype, float] = {
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
+_BASE64: Schema = {
+    "type": "object",
+    "description": "Bytes in base64, where text or an array of numbers would not do.",
+    "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["b64"],
+    "additionalProperties": False,
+}
+
+
 def datatype_schemas(datatypes: Sequence[Datatype]) -> dict[str, Schema]:
-    """The schema of one value of each datatype, as components named after the datatypes."""
-    return {datatype.value: _value_schema(datatype) for datatype in sorted(set(datatypes))}
+    """The schema of one value of each datatype, as components named after the datatypes, and what those refer to."""
+    schemas = {datatype.value: _value_schema(datatype) for datatype in sorted(set(datatypes))}
+    if not {Datatype.BYTES, Datatype.UINT8}.isdisjoint(datatypes):
+        schemas["Base64"] = _BASE64
+    return schemas
 
 
 def row_schema(fields: Sequence[Field], side: Side, description: str) -> Schema:
@@ -54,12 +66,15 @@ def row_schema(fields: Sequence[Field], side: Side, description: str) -> Schema:
 
 
 def tensor_schema(tensor: TensorSpec, side: Side) -> Schema:
-    nested = _nested(tensor.datatype, tensor.shape)
+    forms = [_nested(tensor.datatype, tensor.shape)]
     description = f"{values_in_words(tensor)}."
-    if len(tensor.shape) < 2 or side is Side.RESPONSE:
-        return {"description": description, **nested}
-    flat = _array(_reference(tensor.datatype), None if DYNAMIC in tensor.shape else prod(tensor.shape))
-    return {"description": f"{description} Nested arrays, or one flat array.", "anyOf": [nested, flat]}
+    if side is Side.REQUEST and len(tensor.shape) > 1:
+        description += " Nested arrays, or one flat array."
+        forms.append(_array(_reference(tensor.datatype), None if DYNAMIC in tensor.shape else prod(tensor.shape)))
+    if side is Side.REQUEST and tensor.datatype is Datatype.UINT8 and tensor.shape:
+        description += " Or its bytes in base64."
+        forms.append({"$ref": "#/components/schemas/Base64"})
+    return {"description": description, **forms[0]} if len(forms) == 1 else {"description": description, "anyOf": forms}
 
 
 def _nested(datatype: Datatype, shape: Sequence[int]) -> Schema:
@@ -82,7 +97,10 @@ def _value_schema(datatype: Datatype) -> Schema:
     if datatype is Datatype.BOOL:
         return {"type": "boolean"}
     if datatype is Datatype.BYTES:
-        return {"type": "string", "description": "UTF-8 text."}
+        return {
+            "description": "UTF-8 text; other bytes in base64.",
+            "anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/Base64"}],
+        }
     if datatype in RANGES:
         low, high = RANGES[datatype]
         return {"type": "integer", "minimum": low, "maximum": high}

@@ -1,29 +1,29 @@
 """Contracts -> OpenAPI 3.1 documents: one per model, and one of all models of a gateway.
 
-Served to callers as /v1/models/<model>/openapi.json and /openapi.json. The paths are those Envoy answers; the error
-schema is the google.rpc.Status that every hop of Penstock gives.
+Served to callers as /v1/models/<model>/openapi.json and /openapi.json. The paths are those Envoy answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 from gateway.contract.examples import example_request, example_response, is_readable
 from gateway.contract.json_schema import Schema, Side, datatype_schemas, row_schema
 from gateway.contract.model import Contract
-
-Document: TypeAlias = dict[str, Any]
-
-_ERRORS: dict[str, tuple[str, int, str, str]] = {
-    "400": ("The request is wrong; `details` names the field.", 3, "INVALID_ARGUMENT", "WRONG_COUNT"),
-    "404": ("No such model, or no such version of it.", 5, "NOT_FOUND", "UNKNOWN_VERSION"),
-    "413": ("The body is larger than this model takes.", 8, "RESOURCE_EXHAUSTED", "TOO_LARGE"),
-    "500": ("The model failed, or answered what it must not.", 13, "INTERNAL", "BAD_ANSWER"),
-    "503": ("No server answers for this version now; try again.", 14, "UNAVAILABLE", "UNAVAILABLE"),
-    "504": ("The prediction took longer than its deadline.", 4, "DEADLINE_EXCEEDED", "DEADLINE"),
-}
+from gateway.contract.openapi_common import (
+    FEEDBACK,
+    FEEDBACK_OPERATION,
+    FEEDBACK_RECEIPT,
+    HEADERS,
+    PARAMETERS,
+    STATUS,
+    Document,
+    error_refs,
+    error_responses,
+    header_refs,
+)
 
 
 def model_document(contract: Contract) -> Document:
@@ -58,7 +58,7 @@ def _document(*, title: str, version: str, description: str, contracts: Sequence
     for contract in contracts:
         schemas.update(_model_schemas(contract))
         paths.update(_model_paths(contract))
-    paths["/v1/feedback"] = {"post": _FEEDBACK}
+    paths["/v1/feedback"] = {"post": FEEDBACK_OPERATION}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -69,12 +69,13 @@ def _document(*, title: str, version: str, description: str, contracts: Sequence
             "schemas": {
                 **schemas,
                 **datatype_schemas([field.datatype for field in fields]),
-                "Status": _STATUS,
-                "Feedback": _FEEDBACK_BODY,
+                "Status": STATUS,
+                "Feedback": FEEDBACK,
+                "FeedbackReceipt": FEEDBACK_RECEIPT,
             },
-            "headers": _HEADERS,
-            "parameters": _PARAMETERS,
-            "responses": {f"Error{code}": _error_response(*parts) for code, parts in _ERRORS.items()},
+            "headers": HEADERS,
+            "parameters": PARAMETERS,
+            "responses": error_responses(),
         },
     }
 
@@ -171,139 +172,9 @@ def _operation(contract: Contract, *, operation_id: str, summary: str, parameter
         "responses": {
             "200": {
                 "description": "The predictions.",
-                "headers": _header_refs("X-Request-Id", "X-Penstock-Model", "X-Penstock-Version"),
+                "headers": header_refs("X-Request-Id", "X-Penstock-Model", "X-Penstock-Version"),
                 "content": {"application/json": answer},
             },
-            **{code: {"$ref": f"#/components/responses/Error{code}"} for code in _ERRORS},
+            **error_refs("400", "404", "413", "500", "503", "504"),
         },
     }
-
-
-def _header_refs(*names: str) -> Document:
-    return {name.lower(): {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-def _error_response(description: str, code: int, status: str, reason: str) -> Document:
-    example = {
-        "code": code,
-        "status": status,
-        "message": description.split(";")[0].rstrip(".").replace("`", ""),
-        "details": [
-            {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": reason,
-                "domain": "penstock",
-                "metadata": {"hop": "gateway"},
-            }
-        ],
-    }
-    return {
-        "description": description,
-        "headers": _header_refs("X-Request-Id"),
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}, "example": example}},
-    }
-
-
-_STATUS: Schema = {
-    "type": "object",
-    "description": "google.rpc.Status: every error of every hop has this form.",
-    "properties": {
-        "code": {
-            "type": "integer",
-            "description": "google.rpc.Code: 3 is INVALID_ARGUMENT.",
-            "minimum": 1,
-            "maximum": 16,
-        },
-        "status": {"type": "string", "description": "The code's name."},
-        "message": {"type": "string", "description": "What happened, where, what was expected and what came."},
-        "details": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "@type": {"const": "type.googleapis.com/google.rpc.ErrorInfo"},
-                    "reason": {"type": "string", "pattern": "^[A-Z][A-Z0-9_]*$"},
-                    "domain": {"type": "string"},
-                    "metadata": {
-                        "type": "object",
-                        "description": "Where it is known: field (a path such as instances[0].x), expected, received, "
-                        "limit, hop.",
-                        "additionalProperties": {"type": "string"},
-                    },
-                },
-                "required": ["@type", "reason", "domain"],
-            },
-        },
-    },
-    "required": ["code", "status", "message", "details"],
-}
-
-_HEADERS: Document = {
-    "X-Request-Id": {
-        "description": "Names this request, for feedback and for logs.",
-        "schema": {"type": "string"},
-    },
-    "X-Penstock-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
-    "X-Penstock-Version": {
-        "description": "The version that answered.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-}
-
-_PARAMETERS: Document = {
-    "UserId": {
-        "name": "x-user-id",
-        "in": "header",
-        "description": "Who asks. Calls with one id stay on one version while a rollout's weight stays or rises.",
-        "schema": {"type": "string"},
-    },
-    "RequestId": {
-        "name": "x-request-id",
-        "in": "header",
-        "description": "The caller's own id for this request; the gateway makes one otherwise.",
-        "schema": {"type": "string"},
-    },
-    "Version": {
-        "name": "x-penstock-version",
-        "in": "header",
-        "description": "The version that must answer, instead of the one the routes choose.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-}
-
-_SCALAR_LABEL: Schema = {"type": ["string", "number", "boolean"]}
-
-_FEEDBACK_BODY: Schema = {
-    "type": "object",
-    "description": "What turned out to be true of an earlier prediction. Give a label or a reward.",
-    "properties": {
-        "request_id": {"type": "string", "description": "The prediction's x-request-id."},
-        "label": {
-            "description": "The true label; for several instances an array of them, in order.",
-            "anyOf": [_SCALAR_LABEL, {"type": "array", "items": _SCALAR_LABEL, "minItems": 1}],
-        },
-        "reward": {"type": "number", "description": "How good the answer was; more is better."},
-    },
-    "required": ["request_id"],
-    "anyOf": [{"required": ["label"]}, {"required": ["reward"]}],
-    "additionalProperties": False,
-}
-
-_FEEDBACK: Document = {
-    "operationId": "feedback",
-    "summary": "Say what the right answer was",
-    "tags": ["feedback"],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/Feedback"},
-                "example": {"request_id": "5c0ad1f0-8c1c-4a8a-9d5e-0b6f6f6f0b7a", "label": 1},
-            }
-        },
-    },
-    "responses": {
-        "2XX": {"description": "The feedback is taken."},
-        "400": {"$ref": "#/components/responses/Error400"},
-    },
-}

@@ -128,6 +128,16 @@ def test_numbers_that_are_not_finite_travel_as_proto3_json_has_them() -> None:
         assert np.array_equal(answer.array("b", float), [np.nan, np.inf, -np.inf, 1.0], equal_nan=True)
 
 
+def test_bytes_travel_in_base64() -> None:
+    def tag(seen: Seen) -> tuple[int, Any]:
+        return 200, {"predictions": [{"raw": [row["raw"], "text"]} for row in seen.body["instances"]]}
+
+    with http_server(tag) as server, Client(server.address) as client:
+        answer = client.predict("tag", {"raw": b"\xff\x00"})
+        assert server.seen[0].body == {"instances": [{"raw": {"b64": "/wA="}}]}
+        assert answer.row == {"raw": [b"\xff\x00", "text"]}
+
+
 def test_an_input_of_no_known_kind_is_named() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(TypeError, match="an input is a object: expected"):
         client.predict("iris", {"x": object()})

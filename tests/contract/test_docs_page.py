@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shlex
 import subprocess
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from gateway.contract.derive import Obstacle
 from gateway.contract.docs_page import index_page, model_page, untyped_page
-from gateway.contract.examples import example_proto_json, example_request, example_shape
+from gateway.contract.examples import example_proto_json, example_request, example_response, example_shape
 from gateway.contract.snippets import Gateway, snippets
+from tests.clients.servers import Handler, Seen, http_server, status_json
 from tests.contract.cases import CONTRACTS
 
 VOID = {"meta", "link", "input", "br"}
@@ -136,9 +137,30 @@ def shape_of(value: object) -> tuple[int, ...]:
     return (len(value), *shape_of(value[0])) if isinstance(value, list) else ()
 
 
+def answering(model: str) -> Handler:
+    """A server that takes what the model takes, and answers the example."""
+    contract = CONTRACTS[model]
+
+    def answer(seen: Seen) -> tuple[int, Any]:
+        if "instances" in seen.body and not contract.batching:
+            return 400, status_json(3, "instances: unknown field", "UNKNOWN_FIELD", field="instances")
+        return 200, example_response(contract)
+
+    return answer
+
+
 @pytest.mark.parametrize("model", CONTRACTS)
-def test_the_python_snippet_is_python(model: str) -> None:
-    ast.parse(snippet(model, "Python", Gateway()))
+def test_the_python_snippet_runs_and_sends_what_the_model_takes(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with http_server(answering(model)) as server:
+        exec(snippet(model, "Python", Gateway(server.address.removeprefix("http://"))), {})
+    row = example_response(CONTRACTS[model])
+    assert capsys.readouterr().out == f"{row['predictions'][0] if CONTRACTS[model].batching else row} 7\n"
+    sent = server.seen[-1]
+    assert sent.path == CONTRACTS[model].predict_http_path
+    (instance,) = sent.body["instances"] if CONTRACTS[model].batching else [sent.body]
+    assert list(instance) == [field.name for field in CONTRACTS[model].inputs]
+    for field in CONTRACTS[model].inputs:
+        assert shape_of(instance[field.name]) == example_shape(field.tensor)
 
 
 def test_the_grpcurl_command_sends_protos_own_json() -> None:

@@ -15,7 +15,8 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from gateway.contract.examples import example_request, example_response
-from gateway.contract.openapi import Document, merged_document, model_document
+from gateway.contract.openapi import merged_document, model_document
+from gateway.contract.openapi_common import Document
 from tests.contract.cases import CONTRACTS
 
 DOCUMENTS = {model: model_document(contract) for model, contract in CONTRACTS.items()}
@@ -140,6 +141,8 @@ def test_what_the_gateway_refuses_is_not_valid(model: str, body: Any) -> None:
         ("digits-v2", {"instances": [{"image": [0.5] * 64}]}),
         ("tokens", {"instances": [{"input_ids": [2**63 - 1, -(2**63)], "attention_mask": []}]}),
         ("matrix", {"a": [[1, 2, 3], [4, 5, 6]], "scale": 1e300}),
+        ("sentiment", {"instances": [{"text": ["good"]}, {"text": [{"b64": "/wA="}]}]}),
+        ("image", {"instances": [{"pixels": {"b64": "AAEC"}}]}),
     ],
 )
 def test_what_the_gateway_takes_is_valid(model: str, body: Any) -> None:

@@ -5,6 +5,7 @@ Each call is a generator that yields a `Post` and is sent its `Reply`; `Client` 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -15,7 +16,7 @@ from penstock_client.answer import Answer
 from penstock_client.errors import Code, InvalidRequest, PenstockError, error_for, error_from_json
 
 Row: TypeAlias = Mapping[str, Any]
-"""Input name -> value: a number, text, nested lists, or anything with `tolist()` such as a numpy array."""
+"""Input name -> value: a number, text, bytes, nested lists, or anything with `tolist()` such as a numpy array."""
 
 _CODE_OF_HTTP = {
     400: Code.INVALID_ARGUMENT,
@@ -138,8 +139,11 @@ def _answer(reply: Reply, model: str) -> Answer:
         value = json.loads(reply.body)
         predictions = value.get("predictions")
         batched = isinstance(predictions, list)
+        rows = predictions if batched else [value]
+        if b'"b64"' in reply.body:
+            rows = [{name: _with_bytes(output) for name, output in row.items()} for row in rows]
         return Answer(
-            rows=tuple(predictions) if batched else (value,),
+            rows=tuple(rows),
             batched=batched,
             model=reply.headers.get("x-penstock-model", model),
             version=int(reply.headers["x-penstock-version"]),
@@ -163,9 +167,18 @@ def _error(reply: Reply) -> PenstockError:
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
     raise TypeError(
-        f"an input is a {type(value).__name__}: expected numbers, text, nested lists of them, or a numpy array"
+        f"an input is a {type(value).__name__}: expected numbers, text, bytes, nested lists of them, or a numpy array"
     )
+
+
+def _with_bytes(value: Any) -> Any:
+    """Outputs of bytes that are not text come as {"b64": ...}."""
+    if isinstance(value, list):
+        return [_with_bytes(member) for member in value]
+    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
 
 
 def _finite(value: Any) -> Any:
