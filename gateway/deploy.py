@@ -98,9 +98,10 @@ class DeployRequest:
 class Deployment:
     """A deployment that was accepted; it goes on whether or not anybody watches."""
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, *, on_end: Callable[[DeployStage], None]) -> None:
         self.model = version.model
         self.version = version.number
+        self._on_end = on_end
         self._events: list[DeployEvent] = []
         self._changed = asyncio.Condition()
 
@@ -122,12 +123,15 @@ class Deployment:
         async with self._changed:
             self._events.append(DeployEvent(stage, self.model, self.version, message, rollout))
             self._changed.notify_all()
+        if stage in FINAL_STAGES:
+            self._on_end(stage)
 
 
 class Deployer:
     """Takes model files and turns them into versions.
 
-    `describe` reads a file's signature and raises `adapters.server.BadArtefact`.
+    `describe` reads a file's signature and raises `adapters.server.BadArtefact`. `on_end` hears how each accepted
+    deployment ended.
     """
 
     def __init__(
@@ -138,12 +142,14 @@ class Deployer:
         serving: InferenceServing,
         routing: GatewayRouting,
         describe: Callable[[Path], Awaitable[Signature]],
+        on_end: Callable[[DeployStage], None] = lambda _stage: None,
     ) -> None:
         self._registry = registry
         self._artefacts = artefacts
         self._serving = serving
         self._routing = routing
         self._describe = describe
+        self._on_end = on_end
         self._going_live: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -162,11 +168,11 @@ class Deployer:
             version = same or await self._register(request, staged)
         finally:
             self._artefacts.drop(staged)
-        deployment = Deployment(version)
-        if same is not None and same.state is not VersionState.FAILED:
+        deployment = Deployment(version, on_end=self._on_end)
+        if same is not None and not self._worth_another_try(same):
             await deployment.report(DeployStage.UNCHANGED, self._unchanged(same))
             return deployment
-        again = f" (again; it failed before: {same.reason})" if same is not None else ""
+        again = " (again; it did not get to serve before)" if same is not None else ""
         await deployment.report(
             DeployStage.REGISTERED,
             f"{version.model} version {version.number}, {version.size:,} bytes, {version.digest[:19]}{again}",
@@ -240,6 +246,12 @@ class Deployer:
             await deployment.report(
                 DeployStage.ROLLOUT, f"rollout {rollout} moves callers from version {stable} to {version}", rollout
             )
+
+    def _worth_another_try(self, same: Version) -> bool:
+        """It failed to load, or it is ready and the routes to a first version could not be published."""
+        if same.state is VersionState.READY:
+            return self._registry.model(same.model).stable is None
+        return same.state is VersionState.FAILED
 
     def _ready(self, deployment: Deployment) -> str:
         readiness = self._serving.readiness()[(deployment.model, deployment.version)]

@@ -14,6 +14,8 @@ from typing import Protocol
 from adapters.server import InferenceServer
 from gateway.contract.compare import Outcome, compare
 from gateway.contract.derive import derive
+from gateway.envoy.ads import Rejected
+from gateway.envoy.compile import BadState
 from gateway.envoy.state import Backend, GatewayState, ModelLimits
 from gateway.registry import Model, Registry, VersionState
 from gateway.routing_state import gateway_state
@@ -25,10 +27,13 @@ class RoutingRefused(Exception):
 
 
 class DataPlane(Protocol):
-    """Envoy, as the routing needs it (`gateway.envoy`). Both calls return when every Envoy has acknowledged."""
+    """Envoy, as the routing needs it (`gateway.envoy.data_plane`). Both calls return when every Envoy has acknowledged.
+
+    Both raise `gateway.envoy.ads.PublishFailed` when an Envoy refuses, does not answer, or is not there.
+    """
 
     async def publish(self, state: GatewayState) -> None:
-        """Replace the configuration; raises when an Envoy refuses it, which leaves the last good one in place."""
+        """Replace the configuration; refused resources stay as they were. Raises BadState too."""
         ...
 
     async def lease(self, weights: Mapping[str, int]) -> None:
@@ -133,6 +138,7 @@ class GatewayRouting:
     async def _publish_or_restore(self, before: Model) -> None:
         try:
             await self._publish()
-        except Exception:
+        except (Rejected, BadState):
             self._registry.restore(before)
             raise
+        # Any other failure leaves the change in place: Envoy gets it when it answers, and the caller may try again.

@@ -6,22 +6,36 @@ tests use Envoy itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.onnx.describe import describe
 from adapters.server import Address
 from gateway.artefacts import ArtefactStore
+from gateway.checks import ContractCheck
 from gateway.database import open_database
 from gateway.deploy import Deployer, DeployEvent, DeployRequest, StartRollout
+from gateway.envoy.ads import Rejected
 from gateway.envoy.compile import compile as compile_state
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.state import GatewayState, ModelLimits, ModelRoutes
+from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
+from gateway.server.metrics import Metrics
+from gateway.server.operators import operators_app
+from gateway.server.public import public_app
 from gateway.serving import InferenceServing
 from gateway.upkeep import Upkeep
+from rollout.clock import SystemClock
+from rollout.controller import Controller
+from rollout.evidence.feedback import FeedbackDesk
+from rollout.evidence.feedback_store import FeedbackStore
+from rollout.journal import Journal
+from rollout.performer import Patience
+from rollout.ports import Tick
+from rollout.settings import ControllerSettings
 from tests.server.onnx_server import OnnxServer
 
 ARTEFACT_LIMIT = 1_000_000
@@ -61,7 +75,7 @@ class RecordingDataPlane:
     async def publish(self, state: GatewayState) -> None:
         compile_state(state, ENVOY)
         if self.refusal:
-            raise RuntimeError(self.refusal)
+            raise Rejected({"routes": self.refusal})
         self.states.append(state)
         self.log.append("publish")
 
@@ -71,6 +85,13 @@ class RecordingDataPlane:
 
     def routes(self, model: str) -> ModelRoutes | None:
         return next((m for m in self.states[-1].models if m.model == model), None)
+
+
+class NoEvidence:
+    """No traffic: every tick is empty, so that rollouts move by operators' words only."""
+
+    async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
+        return {model: Tick(at=0.0, seconds=0.05) for model in models}
 
 
 class Plant:
@@ -88,14 +109,54 @@ class Plant:
         self.routing = GatewayRouting(
             registry=self.registry, server=self.server, data_plane=self.data_plane, limits=ModelLimits()
         )
+        self.journal = Journal(open_database(data_dir / "rollouts.db"))
+        self.controller = Controller(
+            serving=self.serving,
+            routing=self.routing,
+            evidence=NoEvidence(),
+            journal=self.journal,
+            clock=SystemClock(),
+            settings=ControllerSettings(turn_s=0.05),
+            checks=(ContractCheck(registry=self.registry),),
+            patience=Patience(first=0.05, longest=0.05, drain=0.0),
+            on_change=lambda status: self.metrics.on_change(status),
+        )
+        self.desk = FeedbackDesk(FeedbackStore(connection=open_database(data_dir / "feedback.db"), clock=self.clock))
+        self.metrics = Metrics(
+            registry=self.registry, serving=self.serving, desk=self.desk, active=self.controller.active
+        )
+        self.envoy_live = True
+        self.health = GatewayHealth(
+            registry=self.registry, serving=self.serving, envoy_live=self._envoy_live, clock=self.clock
+        )
         self.deployer = Deployer(
             registry=self.registry,
             artefacts=self.artefacts,
             serving=self.serving,
             routing=self.routing,
             describe=describe,
+            on_end=self.metrics.deployed,
         )
         self.upkeep = Upkeep(routing=self.routing, serving=self.serving)
+        self.operators = operators_app(
+            registry=self.registry,
+            deployer=self.deployer,
+            serving=self.serving,
+            controller=self.controller,
+            health=self.health,
+            metrics=self.metrics,
+            envoy_yaml=self._envoy_yaml,
+            version="0.0.0",
+        )
+        self.public = public_app(registry=self.registry, desk=self.desk, authority="127.0.0.1:8080")
+
+    async def _envoy_live(self) -> bool:
+        return self.envoy_live
+
+    def _envoy_yaml(self, static: bool) -> str:
+        from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
+
+        return static_yaml(self.routing.state(), ENVOY, self.routing.weights()) if static else bootstrap_yaml(ENVOY)
 
     async def deploy(
         self, model: str, artefact: bytes, *, number: int | None = None, start_rollout: StartRollout | None = None

@@ -163,6 +163,8 @@ async def test_routes_that_envoy_refuses_are_reported_and_taken_back(plant: Plan
     assert events[-1].stage is DeployStage.FAILED
     assert "no such cluster" in events[-1].message
     assert plant.registry.model("adder").stable is None
+    plant.data_plane.refusal = ""
+    assert (await plant.deploy("adder", V1))[-1].stage is DeployStage.LIVE
 
 
 async def test_whoever_watches_late_sees_the_whole_deployment(plant: Plant) -> None:

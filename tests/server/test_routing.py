@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.envoy.ads import Rejected
 from gateway.registry import VersionState
 from gateway.routing import RoutingRefused
 from tests import models
@@ -87,7 +88,7 @@ async def test_every_call_may_be_repeated(staged: Plant) -> None:
 async def test_what_envoy_refuses_is_taken_back(staged: Plant) -> None:
     before = staged.registry.model("adder")
     staged.data_plane.refusal = "refused"
-    with pytest.raises(RuntimeError, match="refused"):
+    with pytest.raises(Rejected):
         await staged.routing.promote("adder", 2)
     assert staged.registry.model("adder") == before
     staged.data_plane.refusal = ""
