@@ -28,7 +28,8 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 	@$(BIN)/python .ci/check_locks.py
 	@$(MAKE) test
 
-generate: $(READY) ## pin the requirements anew (existing pins are kept where they fit)
+generate: $(READY) ## golden files and pinned requirements anew (pins are kept where they still fit)
+	@$(BIN)/python -m tests.contract.regenerate
 	@$(COMPILE) requirements.in -o requirements.txt
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
 

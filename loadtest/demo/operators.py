@@ -131,10 +131,11 @@ class Operators:
 
     def rollout(self, model: str, candidate: int) -> Rollout | None:
         """The rollout of a candidate version; None while there is none. Raises OperatorsError."""
+        path = f"/api/v1/models/{model}/rollouts"
         try:
-            response = self._client.get("/api/v1/rollouts", params={"model": model})
+            response = self._client.get(path)
             response.raise_for_status()
         except httpx.HTTPError as error:
-            raise OperatorsError(f"{self.url}/api/v1/rollouts: {error}") from error
-        rollouts = map(Rollout.from_json, response.json()["rollouts"])
+            raise OperatorsError(f"{self.url}{path}: {error}") from error
+        rollouts = map(Rollout.from_json, response.json())
         return next((rollout for rollout in rollouts if rollout.candidate == candidate), None)

@@ -241,7 +241,7 @@ class Demo:
                 "API docs": f"{self._place.callers}/docs",
                 "generated .proto": f"{self._place.callers}/v1/models/{MODEL}.proto",
                 "OpenAPI": f"{self._place.callers}/v1/models/{MODEL}/openapi.json",
-                "operators' API": f"{self._place.operators}/docs",
+                "operators' API": f"{self._place.operators}/api/v1/openapi.json",
                 "metrics": f"{self._place.operators}/metrics",
             }
         )
