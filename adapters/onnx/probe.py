@@ -9,6 +9,7 @@ onnxruntime's terms, and what a trial run showed; or {"error": reason}.
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import sys
@@ -45,6 +46,9 @@ class Unservable(Exception):
 
 def main(path: Path) -> int:
     """Report on the file; exit status 0 also when the report is an error."""
+    # onnxruntime prints to standard output when it is upset; from here on that goes to standard error.
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):
         # When memory runs out, this process is the one to go.
@@ -53,7 +57,8 @@ def main(path: Path) -> int:
         report = FileReport(graph=_examine(path))
     except Exception as error:
         report = FileReport(error=_reason(error))
-    sys.stdout.write(json.dumps(report.to_json()))
+    with answer:
+        answer.write(json.dumps(report.to_json()))
     return 0
 
 
@@ -162,6 +167,8 @@ def _weights(graph: Any) -> Iterator[Any]:
 
 def _reason(error: Exception) -> str:
     """onnxruntime's reason for a person: without its codes, its C++ signatures and the path, which the caller knows."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a name in it is not UTF-8"
     text = " ".join(str(error).split())
     opset = re.search(r"Opset (\d+) is under development.* domain (\S+) is till opset (\d+)", text)
     if opset:

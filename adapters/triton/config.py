@@ -62,7 +62,7 @@ def model_config(artefact: Artefact, *, name: str, settings: TritonSettings) -> 
     config.instance_group.add(count=settings.instances, kind=_KIND_CPU)
     if signature.batching:
         # No default_queue_policy, although it could bound the queue: with one, Triton 2.51 now and then misses the
-        # wake-up of its batcher and lets requests lie for 500 ms (about 1 in 2,000, measured). Envoy bounds the
+        # wake-up of its batcher and lets requests lie for 500 ms (measured: docs/decisions/0001). Envoy bounds the
         # requests in flight instead.
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
     parameters = {DIGEST: artefact.digest, "penstock_model": artefact.model, "penstock_version": str(artefact.version)}

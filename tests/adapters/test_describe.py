@@ -166,6 +166,13 @@ def test_the_digest_is_the_files_sha256(store: Store) -> None:
     assert digest(store(content)) == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+async def test_what_onnxruntime_prints_does_not_get_into_the_report(store: Store) -> None:
+    # An operator's name that is not UTF-8 upsets onnxruntime's Python side, which then prints to standard output.
+    content = models.classifier().replace(b"ArgMax", b"Arg\x80ax")
+    with pytest.raises(BadArtefact, match="a name in it is not UTF-8"):
+        await describe(store(content))
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 async def test_a_damaged_file_is_described_or_refused_but_never_anything_else(
