@@ -63,6 +63,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._turned = asyncio.Event()
         self._started: float | None = None
+        self._blind = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def wake(self) -> None:
@@ -141,6 +142,7 @@ class Loop:
                 run.note(f"the controller was away for {away:.0f} s; the lease has lapsed", self._clock.now())
 
     async def _judge(self) -> None:
+        self._blind = any(run.judged and run.baseline for run in self._fleet)
         models = {run.model for run in self._fleet if run.progress.state in _WITH_EVIDENCE}
         if not models:
             return
@@ -224,10 +226,14 @@ class Loop:
             return False, False
 
     async def _publish(self) -> None:
-        """Renew the lease with every weight in one call, unless this loop was away and has not looked since."""
+        """Renew the lease with every weight in one call.
+
+        Not at all in a turn that was frozen half-way, nor before anything was judged after a restart or a freeze: a
+        lease that still lives is neither renewed blindly nor cut short.
+        """
         if self._started is None or self._clock.monotonic() - self._started > self._settings.lease_ttl_s:
             return
-        if any(run.baseline and run.judged for run in self._fleet):
+        if self._blind or any(run.judged and run.baseline for run in self._fleet):
             return
         weights = {run.model: run.lease_bp for run in self._fleet if run.lease_bp}
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from rollout.judge.settings import Metric
 from rollout.machine import DeadlineAction
 from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
-from rollout.spec_file import SpecError, parse_spec, spec_from_mapping
+from rollout.spec_file import Problem, SpecError, parse_spec, spec_from_mapping
 
 WHOLE = """\
 steps: [5, 25.5, 50%, 100]
@@ -149,10 +150,7 @@ def test_a_request_body_is_checked_alike() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_spec_or_a_clear_error(text: str) -> None:
-    try:
-        parse_spec(text)
-    except SpecError as error:
-        assert error.problems
+    _checked(lambda: parse_spec(text))
 
 
 _values = st.recursive(
@@ -166,10 +164,18 @@ _keys = st.sampled_from(["steps", "margins", "limits", "deadline", "holdback", "
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(_keys, _values, max_size=4))
 def test_any_values_are_a_spec_or_a_clear_error(value: dict[str, object]) -> None:
-    try:
-        spec = spec_from_mapping(value)
-    except SpecError as error:
-        assert all(problem.expected and problem.received for problem in error.problems)
-    else:
+    spec = _checked(lambda: spec_from_mapping(value))
+    if spec is not None:
         spec.judge_settings()
         spec.plan()
+
+
+def _checked(read: Callable[[], RolloutSpec]) -> RolloutSpec | None:
+    problems: tuple[Problem, ...] = ()
+    try:
+        return read()
+    except SpecError as error:
+        problems = error.problems
+    assert problems
+    assert all(problem.expected and problem.received for problem in problems)
+    return None

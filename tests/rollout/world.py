@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +48,7 @@ class World:
     labelled: float = 0.3
     seed: int = 1
     load_s: float = 3.0
+    read_s: float = 0.0
 
     stable: dict[str, int] = field(default_factory=dict)
     staged: set[tuple[str, int]] = field(default_factory=set)
@@ -118,6 +118,7 @@ class World:
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
         if "read" in self.broken:
             raise self.broken["read"]
+        await self.clock.sleep(self.read_s)
         return {model: self._tick(model) for model in models}
 
     def _tick(self, model: str) -> Tick:

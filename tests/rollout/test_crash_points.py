@@ -1,0 +1,185 @@
+"""The controller is killed at every write of its journal, before and after the commit, and comes back.
+
+Whatever the point, the rollout ends as it would have, no weight is published that the journal had not granted
+before, and what was judged is judged on bit for bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from rollout.journal import Journal, Kind, Record
+from rollout.machine import FINAL, Event, Happening, Progress, State
+from rollout.run import CHECKPOINT_TICKS, Run
+from rollout.spec import FixedMargins
+from tests.rollout.virtual import VirtualClock, run_virtual
+from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world
+
+SPEC = replace(
+    QUICK,
+    min_step_s=3.0,
+    warm_up_start_s=0.0,
+    warm_up_step_s=0.0,
+    rollback_window_s=3.0,
+    margins=FixedMargins(errors=0.05, latency_p50=0.5, latency_p99=1.0, accuracy=2.0),
+)
+"""Coarse margins: a rollout of some tens of seconds, so that every write of it can be the last."""
+BAD = Behaviour(errors=0.01)
+GOOD = Behaviour(errors=0.0)
+
+
+class Killed(BaseException):
+    """SIGKILL, as seen from inside: nothing after it runs."""
+
+
+class MortalJournal(Journal):
+    """Counts its writes and dies at the nth, before or after the commit; dead, it writes no more."""
+
+    def __init__(self, connection: sqlite3.Connection, *, die_at: int, committed: bool) -> None:
+        super().__init__(connection)
+        self.writes = 0
+        self.dead = False
+        self.on_death: Callable[[], object] = lambda: None
+        self._die_at = die_at
+        self._committed = committed
+
+    def append(self, records: Sequence[Record]) -> int:
+        return self._write(lambda: super(MortalJournal, self).append(records))
+
+    def open_rollout(self, *, model: str, candidate: int, stable: int, spec: Mapping[str, Any], at: float) -> int:
+        return self._write(
+            lambda: super(MortalJournal, self).open_rollout(
+                model=model, candidate=candidate, stable=stable, spec=spec, at=at
+            )
+        )
+
+    def _write(self, write: Callable[[], int]) -> int:
+        self.writes += 1
+        if self.dead or self.writes == self._die_at:
+            if not self.dead and self._committed:
+                write()
+            self.dead = True
+            self.on_death()
+            raise Killed
+        return write()
+
+
+@dataclass(frozen=True)
+class Ending:
+    state: State
+    writes: int
+    deaths: int
+    world: World
+    records: list[Record]
+
+
+def live(candidate: Behaviour, *, die_at: int = 0, committed: bool = False, away_s: float = 2.0) -> Ending:
+    """One rollout to its end, with a death at the given write and a return after `away_s`."""
+
+    async def test(clock: VirtualClock) -> Ending:
+        world = make_world(clock, candidate, rps=400.0, load_s=1.0)
+        connection = sqlite3.connect(":memory:")
+        journal = MortalJournal(connection, die_at=die_at, committed=committed)
+        deaths = 0
+        state = await _life(world, connection, journal)
+        if state is None:
+            deaths = 1
+            await clock.sleep(away_s)
+            assert away_s < TTL_S or world.weight("digits") == 0
+            state = await _life(world, connection, MortalJournal(connection, die_at=0, committed=False))
+        assert state is not None
+        return Ending(state, journal.writes, deaths, world, Journal(connection).read(1))
+
+    return run_virtual(test)
+
+
+async def _life(world: World, connection: sqlite3.Connection, journal: MortalJournal) -> State | None:
+    """Run a controller until its rollout is settled, or it dies (None)."""
+    controller = make_controller(world, connection, journal=journal)
+    task = asyncio.create_task(controller.run())
+    journal.on_death = task.cancel
+    try:
+        if not controller.history("digits"):
+            await controller.start("digits", 2, 1, SPEC)
+        while not journal.dead:
+            await world.clock.sleep(0.25)
+            status = controller.rollout(1)
+            if status.state in FINAL and status.undo_left_s is None:
+                await world.clock.sleep(3.0)
+                return status.state
+    except Killed:
+        pass
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return None
+
+
+def assert_every_weight_was_granted_first(ending: Ending) -> None:
+    """Of every published weight: the journal's last transition before it says so, or it is 0."""
+    grants = [(r.at, Progress.from_json(r.body["progress"])) for r in ending.records if r.kind is Kind.TRANSITION]
+    epoch = ending.world.clock.now() - ending.world.clock.monotonic()
+    for at, weights in ending.world.weights_seen:
+        granted = {progress.weight_bp for since, progress in grants if since <= at + epoch}
+        assert weights.get("digits", 0) in {0, *granted}
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
+def test_a_good_version_is_promoted_whenever_the_controller_dies(committed: bool) -> None:
+    undisturbed = live(GOOD)
+    assert undisturbed.state is State.PROMOTED
+    for die_at in range(1, undisturbed.writes + 1):
+        ending = live(GOOD, die_at=die_at, committed=committed)
+        assert (ending.state, ending.deaths) == (State.PROMOTED, 1), die_at
+        assert ending.world.stable["digits"] == 2
+        assert ("digits", 2) in ending.world.loaded
+        assert_every_weight_was_granted_first(ending)
+
+
+@pytest.mark.parametrize("away_s", [2.0, 45.0], ids=["back within the lease", "back after the lease"])
+@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
+def test_a_bad_version_is_rolled_back_whenever_the_controller_dies(committed: bool, away_s: float) -> None:
+    undisturbed = live(BAD)
+    assert undisturbed.state is State.ROLLED_BACK
+    for die_at in range(1, undisturbed.writes + 1):
+        ending = live(BAD, die_at=die_at, committed=committed, away_s=away_s)
+        assert (ending.state, ending.deaths) == (State.ROLLED_BACK, 1), die_at
+        assert ending.world.stable["digits"] == 1
+        assert ("digits", 2) not in ending.world.staged
+        assert ending.world.weight("digits") == 0
+        assert_every_weight_was_granted_first(ending)
+
+
+def test_a_run_read_from_the_journal_judges_on_bit_for_bit() -> None:
+    """After each tick, and past several checkpoints, the journal gives the very run that wrote it."""
+
+    async def test(clock: VirtualClock) -> None:
+        world = make_world(clock, GOOD, rps=100.0)
+        await world.load("digits", 2)
+        await world.stage("digits", 2)
+        journal = Journal(sqlite3.connect(":memory:"))
+        slow = replace(SPEC, min_step_s=1e6)
+        rollout_id = journal.open_rollout(model="digits", candidate=2, stable=1, spec=slow.to_json(), at=clock.now())
+        row = journal.rollout(rollout_id)
+        assert row is not None
+        run = Run(row, journal)
+        for event in (Event.ACTIVATED, Event.LOADED, Event.CHECKED):
+            run.apply(Happening(event, clock.now()))
+        for tick_number in range(2 * CHECKPOINT_TICKS + 20):
+            await world.lease({"digits": run.lease_bp})
+            await clock.sleep(1.0)
+            world.missing = "scrape failed" if tick_number % 7 == 3 else ""
+            run.take((await world.read(["digits"]))["digits"], clock.now())
+            twin = Run.resume(row, journal)
+            assert twin.judge is not None
+            assert run.judge is not None
+            assert twin.judge.state() == run.judge.state()
+            assert (twin.progress, twin.verdict, twin.tally) == (run.progress, run.verdict, run.tally)
+
+    run_virtual(test)
