@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from adapters.server import Address
+from adapters.triton.settings import ModelBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Settings:
     triton_http: Address | None = None
     """HTTP address of that Triton; by default its gRPC port less one, as Triton's own defaults are."""
 
-    triton_backend: str = "onnxruntime"
+    triton_backend: ModelBackend = ModelBackend.ONNXRUNTIME
     """Backend that serves ONNX files on that Triton: `onnxruntime`, or `python` where only that is installed."""
 
     envoy_concurrency: int = 1

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -45,8 +45,8 @@ class Command:
 class Supervisor:
     """One supervised process.
 
-    `on_restart` is awaited after each restart (not after the first start), so that the owner can bring the new
-    process to the state of the old.
+    `on_restart` is called after each restart (not after the first start), so that the owner can see to bringing the
+    new process to the state of the old.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Supervisor:
     pid_file: Path
     log: Path
     grace_s: float = 10.0
-    on_restart: Callable[[], Awaitable[None]] | None = None
+    on_restart: Callable[[], None] | None = None
     restarts: int = 0
     adopted: bool = False
     _process: ProcessId | None = field(default=None, init=False)
@@ -69,15 +69,18 @@ class Supervisor:
         running = ProcessId.load(self.pid_file)
         return running is not None and running.fingerprint == self.command.fingerprint
 
+    async def clear(self) -> None:
+        """End a process that was started earlier with another configuration."""
+        running = ProcessId.load(self.pid_file)
+        if running and running.fingerprint != self.command.fingerprint:
+            await stop(running, grace_s=self.grace_s)
+
     async def start(self) -> None:
         """Adopt the running process, replace it when its configuration differs, or start one. Raises StartFailed."""
+        await self.clear()
         running = ProcessId.load(self.pid_file)
-        if running and running.fingerprint == self.command.fingerprint:
-            self._process, self.adopted = running, True
-        else:
-            if running:
-                await stop(running, grace_s=self.grace_s)
-            self._process = await self._spawn()
+        self.adopted = running is not None
+        self._process = running or await self._spawn()
         self._task = asyncio.create_task(self._watch(), name=f"supervise {self.name}")
 
     async def stop(self) -> None:
@@ -121,10 +124,7 @@ class Supervisor:
                 continue
             self.restarts += 1
             if self.on_restart:
-                try:
-                    await self.on_restart()
-                except Exception:
-                    _log.exception("%s: bringing the restarted process up to date failed", self.name)
+                self.on_restart()
 
 
 def leftovers(run_dir: Path) -> Sequence[tuple[str, ProcessId]]:

@@ -81,15 +81,12 @@ async def test_a_program_that_is_not_there_is_reported_in_its_log(tmp_path: Path
 async def test_the_supervisor_restarts_what_dies_and_tells_its_owner(tmp_path: Path) -> None:
     restarted = asyncio.Event()
 
-    async def on_restart() -> None:
-        restarted.set()
-
     supervisor = Supervisor(
         name="sleeper",
         command=Command(SLEEPER, dict(os.environ)),
         pid_file=tmp_path / "sleeper.pid",
         log=tmp_path / "sleeper.log",
-        on_restart=on_restart,
+        on_restart=restarted.set,
     )
     await supervisor.start()
     first = supervisor.pid

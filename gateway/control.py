@@ -1,0 +1,177 @@
+"""The composition root: makes every part of the control plane from the settings and joins them.
+
+`gateway.stack.up` starts and stops what is made here, around the processes of Envoy and Triton. No part knows this
+module; each gets its collaborators by keyword.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+
+import grpc
+import httpx
+from fastapi import FastAPI
+
+from adapters.onnx.describe import describe
+from adapters.server import Address, InferenceServer
+from gateway.artefacts import ArtefactStore
+from gateway.checks import ContractCheck
+from gateway.contract.model import Contract
+from gateway.database import open_database
+from gateway.deploy import Deployer
+from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
+from gateway.envoy.data_plane import EnvoyDataPlane
+from gateway.envoy.settings import EnvoySettings
+from gateway.envoy.state import ModelLimits
+from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
+from gateway.health import GatewayHealth
+from gateway.registry import Registry
+from gateway.routing import GatewayRouting
+from gateway.server.access_log import add_access_log
+from gateway.server.grpc_health import add_health
+from gateway.server.metrics import Metrics
+from gateway.server.operators import operators_app
+from gateway.server.public import public_app
+from gateway.server.reflection import add_reflection
+from gateway.serving import InferenceServing
+from gateway.settings import Settings
+from gateway.stack.envoy import envoy_live
+from gateway.stack.ports import InternalPorts
+from gateway.upkeep import Upkeep
+from rollout.clock import SystemClock
+from rollout.controller import Controller
+from rollout.evidence.combine import Combined
+from rollout.evidence.envoy import EnvoyEvidence
+from rollout.evidence.feedback import FeedbackDesk, FeedbackEvidence
+from rollout.evidence.feedback_store import FeedbackStore
+from rollout.journal import Journal
+from rollout.settings import ControllerSettings
+
+LOOPBACK = "127.0.0.1"
+
+
+def envoy_settings(settings: Settings, ports: InternalPorts) -> EnvoySettings:
+    return EnvoySettings(
+        listen=Address(settings.host, settings.port),
+        admin=Address(LOOPBACK, ports.envoy_admin),
+        control_grpc=Address(LOOPBACK, ports.control_grpc),
+        control_http=Address(LOOPBACK, ports.control_http),
+        sticky_header=settings.sticky_header,
+        lease_ttl_s=settings.lease_ttl_s,
+    )
+
+
+@dataclass(slots=True)
+class Control:
+    """The control plane, made and not yet running."""
+
+    registry: Registry
+    serving: InferenceServing
+    routing: GatewayRouting
+    data_plane: EnvoyDataPlane
+    ads: AdsServer
+    controller: Controller
+    upkeep: Upkeep
+    health: GatewayHealth
+    deployer: Deployer
+    desk: FeedbackDesk
+    operators: FastAPI
+    public: FastAPI
+    grpc_server: grpc.aio.Server
+    _evidence: EnvoyEvidence
+    _envoy_admin: httpx.AsyncClient
+    _server: InferenceServer
+    _connections: Sequence[sqlite3.Connection]
+
+    async def close(self) -> None:
+        """Let go of everything, after the servers that use it have stopped."""
+        await self.deployer.close()
+        await self.desk.close()
+        await self._evidence.aclose()
+        await self._envoy_admin.aclose()
+        await self._server.close()
+        for connection in self._connections:
+            connection.close()
+
+
+def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> Control:
+    """Make the control plane. Call it inside the event loop that will run it."""
+    clock = SystemClock()
+    envoy = envoy_settings(settings, ports)
+    artefacts = ArtefactStore(root=settings.data_dir / "artefacts", limit_bytes=settings.max_artefact_bytes)
+    artefacts.prepare()
+    connection = open_database(settings.database)
+    registry = Registry(connection=connection, clock=clock, artefact_path=artefacts.path_of)
+
+    # Its own file: a burst of predictions must not hold up a journal record.
+    feedback_connection = open_database(settings.data_dir / "feedback.db")
+    desk = FeedbackDesk(FeedbackStore(connection=feedback_connection, clock=clock))
+
+    serving = InferenceServing(registry=registry, server=server, clock=clock)
+    ads = AdsServer(lease_ttl_s=settings.lease_ttl_s)
+    data_plane = EnvoyDataPlane(ads=ads, settings=envoy)
+    limits = ModelLimits(request_bytes=settings.max_body_bytes, timeout_s=settings.prediction_timeout_s)
+    routing = GatewayRouting(registry=registry, server=server, data_plane=data_plane, limits=limits)
+
+    metrics = Metrics(registry=registry, serving=serving, desk=desk, active=lambda: controller.active())
+    evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
+    controller = Controller(
+        serving=serving,
+        routing=routing,
+        evidence=Combined(evidence, FeedbackEvidence(desk=desk, clock=clock)),
+        journal=Journal(connection),
+        clock=clock,
+        settings=ControllerSettings(lease_ttl_s=settings.lease_ttl_s),
+        checks=(ContractCheck(registry=registry),),
+        on_change=metrics.on_change,
+    )
+    deployer = Deployer(registry=registry, artefacts=artefacts, serving=serving, routing=routing, describe=describe)
+
+    admin_client = httpx.AsyncClient(base_url=f"http://{envoy.admin}", trust_env=False)
+    health = GatewayHealth(registry=registry, serving=serving, envoy_live=lambda: envoy_live(admin_client), clock=clock)
+
+    def contracts() -> Sequence[Contract]:
+        return registry.contracts()
+
+    grpc_server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
+    ads.add_to(grpc_server)
+    add_access_log(grpc_server, desk=desk)
+    add_reflection(grpc_server, contracts=contracts)
+    add_health(grpc_server, health=health, contracts=contracts)
+
+    def envoy_yaml(static: bool) -> str:
+        if static:
+            return static_yaml(routing.state(), envoy, routing.weights())
+        return bootstrap_yaml(envoy)
+
+    return Control(
+        registry=registry,
+        serving=serving,
+        routing=routing,
+        data_plane=data_plane,
+        ads=ads,
+        controller=controller,
+        upkeep=Upkeep(routing=routing, serving=serving),
+        health=health,
+        deployer=deployer,
+        desk=desk,
+        operators=operators_app(
+            registry=registry,
+            deployer=deployer,
+            serving=serving,
+            controller=controller,
+            health=health,
+            metrics=metrics,
+            envoy_yaml=envoy_yaml,
+            version=installed_version("penstock"),
+        ),
+        public=public_app(registry=registry, desk=desk, authority=f"{settings.host}:{settings.port}"),
+        grpc_server=grpc_server,
+        _evidence=evidence,
+        _envoy_admin=admin_client,
+        _server=server,
+        _connections=(connection, feedback_connection),
+    )
