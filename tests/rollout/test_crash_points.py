@@ -94,6 +94,7 @@ def live(candidate: Behaviour, *, die_at: int = 0, committed: bool = False, away
             assert away_s < TTL_S or world.weight("digits") == 0
             state = await _life(world, connection, MortalJournal(connection, die_at=0, committed=False))
         assert state is not None
+        assert world.violations == []
         return Ending(state, journal.writes, deaths, world, Journal(connection).read(1))
 
     return run_virtual(test)

@@ -27,7 +27,7 @@ def play(story: Story) -> None:
     async def test(clock: VirtualClock) -> None:
         world = make_world(clock)
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, SLOW)
             await until(world, controller, State.STEP)
             await clock.sleep(5.0)
@@ -84,14 +84,14 @@ def test_a_restart_within_the_lease_makes_no_dip() -> None:
     async def test(clock: VirtualClock) -> None:
         world, connection = make_world(clock), sqlite3.connect(":memory:")
         first = make_controller(world, connection)
-        async with running(first):
+        async with running(first, world):
             await first.start("digits", 2, 1, SLOW)
             await until(world, first, State.STEP)
             await clock.sleep(5.0)
         before = len(world.weights_seen)
         await clock.sleep(3.0)
         second = make_controller(world, connection)
-        async with running(second):
+        async with running(second, world):
             for _ in range(50):
                 assert world.weight("digits") == 1000
                 await clock.sleep(0.1)
@@ -116,7 +116,7 @@ def test_a_journal_that_cannot_be_written_stops_the_lease_and_heals() -> None:
         world, connection = make_world(clock), sqlite3.connect(":memory:")
         journal = FlakyJournal(connection)
         controller = make_controller(world, connection, journal=journal)
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, SLOW)
             await until(world, controller, State.STEP)
             journal.full = True
@@ -247,7 +247,7 @@ def test_trouble_in_one_rollouts_evidence_takes_its_own_weight_only() -> None:
         plain = make_world(clock)
         world = Odd(clock, plain.versions, stable={"digits": 1, "odd": 1}, loaded={("digits", 1), ("odd", 1)})
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             for model in ("digits", "odd"):
                 await controller.start(model, 2, 1, SLOW)
             await clock.sleep(10.0)
@@ -278,7 +278,7 @@ def test_a_listener_that_fails_stops_nothing() -> None:
             patience=PATIENCE,
             on_change=listener,
         )
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, QUICK)
             await until(world, controller, State.PROMOTED)
         return heard

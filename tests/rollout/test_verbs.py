@@ -25,7 +25,7 @@ def play(story: Story, candidate: Behaviour | None = None) -> World:
     async def test(clock: VirtualClock) -> World:
         world = make_world(clock, candidate or Behaviour())
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await story(world, controller)
         return world
 

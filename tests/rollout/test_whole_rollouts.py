@@ -27,7 +27,7 @@ def roll(
     async def test(clock: VirtualClock) -> tuple[RolloutStatus, World]:
         world = make_world(clock, candidate, rps=rps)
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, spec)
             if missing:
                 await until(world, controller, State.STEP)
@@ -92,7 +92,7 @@ def test_without_traffic_and_with_action_hold_it_goes_on_holding_and_says_so() -
     async def test(clock: VirtualClock) -> RolloutStatus:
         world = make_world(clock, rps=0.0)
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, replace(QUICK, deadline_s=600.0))
             await clock.sleep(1200.0)
             return controller.status("digits")
@@ -116,7 +116,7 @@ def test_a_version_that_cannot_be_loaded_fails_with_the_servers_reason_and_no_tr
         world = make_world(clock)
         world.refuse_load[2] = "onnxruntime: invalid graph"
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, QUICK)
             return await until(world, controller, State.FAILED), world
 
@@ -132,7 +132,7 @@ def test_a_failed_check_ends_the_rollout_before_any_user_is_exposed() -> None:
 
         world = make_world(clock)
         controller = make_controller(world, sqlite3.connect(":memory:"), checks=(breaks_the_contract,))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, QUICK)
             return await until(world, controller, State.FAILED), world
 
@@ -145,7 +145,7 @@ def test_the_old_version_is_unloaded_when_the_rollback_window_closes() -> None:
     async def test(clock: VirtualClock) -> World:
         world = make_world(clock)
         controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller):
+        async with running(controller, world):
             await controller.start("digits", 2, 1, QUICK)
             await until(world, controller, State.PROMOTED)
             await clock.sleep(50.0)

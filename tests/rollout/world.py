@@ -59,6 +59,7 @@ class World:
     missing: str = ""
     calls: list[tuple[str, float, str, int]] = field(default_factory=list)
     weights_seen: list[tuple[float, dict[str, int]]] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lease: dict[str, int] = {}
@@ -79,14 +80,14 @@ class World:
 
     async def unload(self, model: str, version: int) -> None:
         self._call("unload", model, version)
-        assert self.stable.get(model) != version, "a version that serves was unloaded"
+        self.forbid(self.stable.get(model) == version, "a version that serves was unloaded")
         self.loaded.discard((model, version))
 
     # Routing
 
     async def stage(self, model: str, candidate: int) -> None:
         self._call("stage", model, candidate)
-        assert (model, candidate) in self.loaded
+        self.forbid((model, candidate) not in self.loaded, "a version that is not loaded was made routable")
         self.staged.add((model, candidate))
 
     async def lease(self, weights: Mapping[str, int]) -> None:
@@ -97,7 +98,7 @@ class World:
 
     async def promote(self, model: str, candidate: int) -> None:
         self._call("promote", model, candidate)
-        assert (model, candidate) in self.loaded, "a version that is not loaded was made stable"
+        self.forbid((model, candidate) not in self.loaded, "a version that is not loaded was made stable")
         self.stable[model] = candidate
 
     async def withdraw(self, model: str, candidate: int) -> None:
@@ -108,6 +109,11 @@ class World:
         self.calls.append((name, self.clock.monotonic(), model, version))
         if name in self.broken:
             raise self.broken[name]
+
+    def forbid(self, happened: bool, what: str) -> None:
+        """Noted, not raised: the controller takes what its ports raise for trouble and goes on."""
+        if happened:
+            self.violations.append(f"{what} at {self.clock.monotonic():.1f} s")
 
     def weight(self, model: str) -> int:
         """What the data plane does now, whoever is alive."""
@@ -182,8 +188,9 @@ def make_world(clock: VirtualClock, candidate: Behaviour = GOOD, **settings: flo
 
 
 @asynccontextmanager
-async def running(controller: Controller) -> AsyncIterator[None]:
-    """The controller's loop as a task, ended afterwards; what it raises is raised here."""
+async def running(controller: Controller, world: World) -> AsyncIterator[None]:
+    """The controller's loop as a task, ended afterwards. What it raises is raised here, and nothing forbidden was
+    asked of the world."""
     task = asyncio.create_task(controller.run())
     try:
         yield
@@ -192,6 +199,7 @@ async def running(controller: Controller) -> AsyncIterator[None]:
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
+    assert world.violations == []
 
 
 async def until(world: World, controller: Controller, *states: State, limit_s: float = 36_000.0) -> RolloutStatus:
