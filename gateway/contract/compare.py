@@ -61,7 +61,7 @@ class Verdict:
                     [
                         f"this version would break callers of {self.api}:",
                         *self._lines(self.breaking),
-                        "Export the model with the tensors listed above as they were, or deploy it under a new name.",
+                        "Export the model with what is listed above as it was, or deploy it under a new name.",
                     ]
                 )
 

@@ -13,8 +13,8 @@ from gateway.contract.json_schema import Schema
 Document: TypeAlias = dict[str, Any]
 
 _ERRORS: dict[str, tuple[str, int, str, str]] = {
-    "400": ("The request is wrong; `details` names the field.", 3, "INVALID_ARGUMENT", "WRONG_COUNT"),
-    "404": ("No such model, or no such version of it.", 5, "NOT_FOUND", "UNKNOWN_VERSION"),
+    "400": ("The request does not fit; the details name the field.", 3, "INVALID_ARGUMENT", "WRONG_COUNT"),
+    "404": ("There is no such model, version or request id.", 5, "NOT_FOUND", "UNKNOWN_VERSION"),
     "409": ("It is not what was said before.", 6, "ALREADY_EXISTS", "FEEDBACK_EXISTS"),
     "413": ("The body is larger than this model takes.", 8, "RESOURCE_EXHAUSTED", "TOO_LARGE"),
     "429": ("A limit is reached; try again later.", 8, "RESOURCE_EXHAUSTED", "TOO_MUCH_PENDING"),
@@ -22,6 +22,9 @@ _ERRORS: dict[str, tuple[str, int, str, str]] = {
     "503": ("No server answers for this version now; try again.", 14, "UNAVAILABLE", "UNAVAILABLE"),
     "504": ("The prediction took longer than its deadline.", 4, "DEADLINE_EXCEEDED", "DEADLINE"),
 }
+
+
+_WRONG_COUNT = {"field": "instances[0].x", "expected": "4 values", "received": "3", "hop": "gateway"}
 
 
 def error_responses() -> Document:
@@ -42,13 +45,13 @@ def _error_response(description: str, code: int, status: str, reason: str) -> Do
     example = {
         "code": code,
         "status": status,
-        "message": description.split(";")[0].rstrip(".").replace("`", ""),
+        "message": "instances[0].x: expected 4 values, received 3" if code == 3 else description,
         "details": [
             {
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": reason,
                 "domain": "penstock",
-                "metadata": {"hop": "gateway"},
+                "metadata": _WRONG_COUNT if code == 3 else {"hop": "gateway"},
             }
         ],
     }

@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.contract.examples import example_proto_json, example_request, example_shape, example_value, is_readable
 from gateway.contract.model import Contract, Field
@@ -56,8 +57,8 @@ def _python(contract: Contract, gateway: Gateway) -> str:
         [
             "from penstock_client import Client",
             "",
-            f"with Client({gateway.url!r}) as client:",
-            f"    answer = client.predict({contract.model!r}, {_python_row(contract)})",
+            f"with Client({_literal(gateway.url)}) as client:",
+            f"    answer = client.predict({_literal(contract.model)}, {_python_row(contract)})",
             "    print(answer.row, answer.version)",
         ]
     )
@@ -72,13 +73,26 @@ def _grpcurl(contract: Contract, gateway: Gateway) -> str:
 def _python_row(contract: Contract) -> str:
     if is_readable(contract.inputs):
         body = example_request(contract)
-        return repr(body["instances"][0] if contract.batching else body)
+        return _literal(body["instances"][0] if contract.batching else body)
     return "{" + ", ".join(_python_members(contract.inputs)) + "}"
 
 
 def _python_members(fields: tuple[Field, ...]) -> Iterator[str]:
     for field in fields:
-        expression = repr(example_value(field.datatype, 0))
+        expression = _literal(example_value(field.datatype, 0))
         for size in reversed(example_shape(field.tensor)):
             expression = f"[{expression}] * {size}"
-        yield f"{field.name!r}: {expression}"
+        yield f"{_literal(field.name)}: {expression}"
+
+
+def _literal(value: Any) -> str:
+    """A Python literal with double quotes, which need no quoting in a shell's single ones."""
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case dict():
+            return "{" + ", ".join(f"{_literal(name)}: {_literal(member)}" for name, member in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(_literal(member) for member in value) + "]"
+        case _:
+            return repr(value)

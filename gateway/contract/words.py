@@ -22,17 +22,17 @@ RANGES: dict[Datatype, tuple[int, int]] = {
 
 
 def values_in_words(tensor: TensorSpec) -> str:
-    """'FP32, shape [8, 8]: 64 values in row-major order'."""
+    """In words: 'FP32, shape [8, 8]: 64 values in row-major order'."""
     if tensor.shape == ():
         return f"{tensor.datatype}, one value"
     fixed = prod(d for d in tensor.shape if d != DYNAMIC)
     order = " in row-major order" if len(tensor.shape) > 1 else ""
     start = f"{tensor.datatype}, shape {list(tensor.shape)}"
     if DYNAMIC not in tensor.shape:
-        return f"{start}: {fixed} value{'' if fixed == 1 else 's'}{order}"
+        return f"{start}: {fixed:,} value{'' if fixed == 1 else 's'}{order}"
     if len(tensor.shape) == 1:
         return f"{start}: any number of values"
-    return f"{start}: a multiple of {fixed} values{order}; their number gives the {_which(tensor)} dimension"
+    return f"{start}: a multiple of {fixed:,} values{order}; their number gives the {_which(tensor)} dimension"
 
 
 def datatype_note(datatype: Datatype) -> str:

@@ -167,7 +167,7 @@ def test_a_breaking_verdict_names_the_api_lists_every_reason_and_says_what_to_do
             "  - inputs.x: datatype was FP32, is FP64",
             "  - inputs.x: shape was [4], is [5]: what callers send no longer fits",
             "  - outputs.scores: is gone; callers read it",
-            "Export the model with the tensors listed above as they were, or deploy it under a new name.",
+            "Export the model with what is listed above as it was, or deploy it under a new name.",
         ]
     )
 
