@@ -38,6 +38,7 @@ _PROTOCOL = {
 
 _OIP_HTTP_METHODS = "infer|ready|config|stats"
 _OIP_GRPC_METHODS = "ModelInfer|ModelReady|ModelMetadata|ModelConfig|ModelStatistics"
+_OIP_STREAM_METHOD = "ModelStreamInfer"
 # Lists of what is allowed: the servers' administrative methods on the same ports (repository, shared memory, trace
 # and log settings) are not for callers.
 
@@ -48,6 +49,7 @@ def model_route_configuration(model: ModelRoutes, settings: EnvoySettings, *, co
         *(_documents(model, settings) if control_plane else ()),
         *_pins(model),
         *_shared(model),
+        *_stream(model, settings),
         _refusal(),
     ]
     return {
@@ -118,6 +120,21 @@ def _shared(model: ModelRoutes) -> Iterator[Json]:
                 },
                 **_route_common(model),
             }
+
+
+def _stream(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
+    """Open Inference streams, on the stable version: one stream is one choice, too coarse to share by weight, and a
+    stream that fails half-way cannot be retried."""
+    stable = model.served(model.stable)
+    match = {"path": f"/inference.GRPCInferenceService/{_OIP_STREAM_METHOD}"}
+    yield _pinned(model, stable, Kind.OIP_GRPC, match) | {
+        "route": {
+            "cluster": physical_name(stable.backend, Protocol.GRPC),
+            "timeout": "0s",
+            "idle_timeout": f"{settings.idle_timeout_s:g}s",
+            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        }
+    }
 
 
 def _pinned(model: ModelRoutes, version: ServedVersion, kind: Kind, match: Json) -> Json:
