@@ -96,7 +96,8 @@ class Judge:
             raise RuntimeError("judge: observe was called before start_step")
         if stable == canary:
             raise ValueError(f"observe: expected two versions, received version {stable} as stable and canary")
-        trouble = telemetry.fault(tick, stable, canary, None if self._last_at == -math.inf else self._last_at)
+        last_at = None if self._last_at == -math.inf else self._last_at
+        trouble = telemetry.fault(tick, stable, canary, last_at, self._latency.edges_us)
         if trouble:
             return Verdict(Decision.HOLD, trouble, self._reports())
         arm_c, arm_s = tick.arms.get(canary, _NO_COUNTS), tick.arms.get(stable, _NO_COUNTS)

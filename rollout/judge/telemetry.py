@@ -18,8 +18,11 @@ _MOST = 10**12
 """Above this a count is a wrapped or reset counter, not traffic."""
 
 
-def fault(tick: Tick, stable: int, canary: int, last_at: float | None) -> str:
-    """Why the tick cannot be judged, in words; empty when it can. `last_at` is the time of the last judged tick."""
+def fault(tick: Tick, stable: int, canary: int, last_at: float | None, edges_us: tuple[int, ...]) -> str:
+    """Why the tick cannot be judged, in words; empty when it can.
+
+    `last_at` and `edges_us` are the time and the latency bucket edges of the last judged tick.
+    """
     if tick.missing:
         return f"telemetry is missing: {tick.missing}"
     if not _finite(tick.at):
@@ -31,13 +34,17 @@ def fault(tick: Tick, stable: int, canary: int, last_at: float | None) -> str:
         return f"telemetry: the tick covers {tick.seconds} s, expected more than 0 and at most {LONGEST_TICK_S:g}"
     if stable not in tick.arms and canary not in tick.arms:
         return "telemetry: neither version was reported"
-    if any(below >= above for below, above in zip(tick.edges_us, tick.edges_us[1:], strict=False)):
+    if tick.edges_us != edges_us and not _rising(tick.edges_us):
         return "telemetry: latency bucket edges are not in rising order"
     for name, version in (("canary", canary), ("stable", stable)):
         trouble = _arm_fault(tick.arms[version], len(tick.edges_us)) if version in tick.arms else ""
         if trouble:
             return f"telemetry: {name} (version {version}) {trouble}"
     return ""
+
+
+def _rising(edges_us: tuple[int, ...]) -> bool:
+    return all(0 < below < above for below, above in zip((0.5, *edges_us), edges_us, strict=False))
 
 
 def _arm_fault(arm: ArmCounts, edges: int) -> str:

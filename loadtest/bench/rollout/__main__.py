@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
 
@@ -14,12 +15,7 @@ from rich.console import Console
 
 from loadtest.bench.rollout.cells import SETS, Cell
 from loadtest.bench.rollout.report import cells_table, judged_targets, targets_table
-from loadtest.bench.rollout.simulate import Outcome, simulate
-
-
-def _run(job: tuple[Cell, int]) -> tuple[Cell, Outcome]:
-    cell, seed = job
-    return cell, simulate(cell.scenario, cell.noise, cell.rps, seed)
+from loadtest.bench.rollout.simulate import Outcome, simulate_cell
 
 
 def main() -> int:
@@ -37,8 +33,9 @@ def main() -> int:
     jobs = [(cell, options.seed + run) for cell in cells for run in range(options.runs)]
     results: dict[Cell, list[Outcome]] = defaultdict(list)
     console, started = Console(width=150), time.monotonic()
-    with get_context("spawn").Pool(options.jobs) as pool:
-        for done, (cell, outcome) in enumerate(pool.imap(_run, jobs, chunksize=10), start=1):
+    # An executor, not a Pool: a worker that is killed ends the run with an error instead of a wait for ever.
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for done, (cell, outcome) in enumerate(pool.map(simulate_cell, jobs, chunksize=10), start=1):
             results[cell].append(outcome)
             if done % 500 == 0:
                 print(f"{done:,} of {len(jobs):,} rollouts, {time.monotonic() - started:.0f} s", file=sys.stderr)

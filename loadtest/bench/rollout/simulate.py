@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from loadtest.bench.rollout.cells import Cell
 from loadtest.bench.rollout.rules import JudgeRule, Phase, Rule
 from loadtest.bench.rollout.scenario import NOISES, SCENARIOS, STABLE
 from loadtest.bench.rollout.traffic import CANARY_VERSION, CHUNK_S, EDGES_US, Traffic
@@ -47,7 +48,7 @@ class Outcome:
 
 
 def simulate(scenario: str, noise: str, rps: float, seed: int, make_rule: Callable[[], Rule] | None = None) -> Outcome:
-    """Run one rollout until it is decided or two hours are over. The default rule is the judge, calibrated on history."""
+    """Run one rollout until it is decided or two hours are over; by default, under the judge calibrated on history."""
     rule = make_rule() if make_rule else JudgeRule(calibrated(noise, rps, seed % HISTORIES))
     traffic = Traffic(scenario=SCENARIOS[scenario], noise=NOISES[noise], rps=rps, seed=seed, horizon_s=HORIZON_S)
     full_at, requests, bad = None, 0, 0
@@ -73,6 +74,12 @@ def simulate(scenario: str, noise: str, rps: float, seed: int, make_rule: Callab
         canary_bad=bad,
         reason=rule.reason,
     )
+
+
+def simulate_cell(job: tuple[Cell, int]) -> tuple[Cell, Outcome]:
+    """A cell's run by seed, for worker processes: they find this by name, which they cannot for what is in __main__."""
+    cell, seed = job
+    return cell, simulate(cell.scenario, cell.noise, cell.rps, seed)
 
 
 @lru_cache(maxsize=256)

@@ -160,8 +160,9 @@ def bucket_shares(log_slow: FloatArray, tail: float) -> FloatArray:
         # What is above the 95th percentile comes `tail` times later; the rest is untouched.
         above = np.maximum(above, np.minimum(_exceedance(at_edges - math.log(tail)), 0.05))
     falling = np.concatenate([np.ones((len(log_slow), 1)), above, np.zeros((len(log_slow), 1))], axis=1)
-    shares: FloatArray = np.maximum(-np.diff(falling, axis=1), 0.0)
-    return shares / shares.sum(axis=1, keepdims=True)
+    inside = np.maximum(-np.diff(falling, axis=1), 0.0)
+    shares: FloatArray = inside / inside.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _exceedance(log_x: FloatArray) -> FloatArray:
