@@ -78,6 +78,7 @@ class Demo:
     def __init__(self, view: View, place: Place) -> None:
         self._view = view
         self._place = place
+        self._data_dir = place.folder / "data"
         self._children: list[Child] = []
 
     def play(self, *, keep: bool) -> bool:
@@ -85,11 +86,12 @@ class Demo:
         models = self._train()
         with ExitStack() as running:
             try:
+                running.callback(self._end_leftovers)
                 self._children.append(running.enter_context(self._start_stack()))
                 operators = running.enter_context(Operators(self._place.operators))
                 self._wait_ready(operators)
                 self._view.title(f"Version 1 goes live: {DESCRIPTIONS[Version.FIRST]}")
-                self._deploy(models[Version.FIRST], "--wait")
+                self._deploy(models[Version.FIRST])
                 self._ask_once()
                 load = running.enter_context(self._start_load())
                 self._children.append(load)
@@ -123,11 +125,16 @@ class Demo:
         if not self._place.usual_ports:
             self._view.note("The usual ports are taken, so others are used.")
         command = [
-            *(tool("penstock"), "up", "--data-dir", str(self._place.folder / "data")),
+            *(tool("penstock"), "up", "--data-dir", str(self._data_dir)),
             *("--port", str(self._place.port), "--operator-port", str(self._place.operator_port)),
         ]
         self._view.command(shown(command))
         return Child("penstock up", command, log=self._place.folder / "penstock-up.log", env=quiet_environment())
+
+    def _end_leftovers(self) -> None:
+        """Envoy and Triton outlive a control plane that was killed; after a clean stop this finds nothing."""
+        command = [tool("penstock"), "down", "--data-dir", str(self._data_dir)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
     def _wait_ready(self, operators: Operators) -> None:
         started = time.monotonic()
@@ -147,6 +154,8 @@ class Demo:
             finished = subprocess.run(command, capture_output=True, text=True, env=quiet_environment(), check=False)
         if finished.returncode != 0:
             raise DemoFailed(f"penstock deploy {model.name} failed:\n{finished.stderr or finished.stdout}")
+        for line in finished.stdout.splitlines():
+            self._view.note(line.strip())
 
     def _ask_once(self) -> None:
         """One prediction as any caller would ask for it, shown as it is."""
