@@ -1,0 +1,119 @@
+"""`penstock deploy`: a model file becomes a version."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
+
+from gateway.cli.session import Failure, Session, json_lines
+from gateway.cli.watch import finish, follow
+
+_CHUNK = 1024 * 1024
+_SLOW_UPLOAD = 16 * _CHUNK
+"""Smaller files are there before a progress bar could be read."""
+
+_MARKS = {"live": "green", "rollout": "green", "ready": "green", "failed": "red", "unchanged": "yellow"}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("deploy")(deploy)
+
+
+def deploy(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The model file (ONNX).", exists=True, dir_okay=False, readable=True)],
+    name: Annotated[str, typer.Option(help="The model's name, as callers will use it.")],
+    version: Annotated[int | None, typer.Option(help="Its number; the next free one by default.")] = None,
+    rollout: Annotated[
+        Path | None,
+        typer.Option(help="A rollout spec (YAML): steps, margins, limits.", exists=True, dir_okay=False, readable=True),
+    ] = None,
+    no_rollout: Annotated[bool, typer.Option("--no-rollout", help="Load it, but move no callers to it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the rollout to its end; exit 3 if rolled back.")] = False,
+) -> None:
+    """Deploy a model file as a new version.
+
+    The first version of a model answers as soon as it is proven ready. Every later one starts a rollout: callers move
+    over step by step while the evidence says that it is no worse, and back when it is.
+
+    A version never changes: the same file again is a no-op, another file under a used number is refused.
+
+    Examples:
+
+      penstock deploy iris.onnx --name iris
+
+      penstock deploy iris-2.onnx --name iris --rollout careful.yaml --wait
+
+      penstock deploy iris-3.onnx --name iris --version 3 --no-rollout
+    """
+    session: Session = ctx.obj
+    if no_rollout and rollout is not None:
+        raise typer.BadParameter("--rollout and --no-rollout exclude each other")
+    last = _deploy(session, path, name, version, rollout, start=not no_rollout)
+    if last["stage"] == "failed":
+        raise Failure(last["message"])
+    if wait and last["rollout"] is not None:
+        finish(session, follow(session, last["rollout"]))
+
+
+def _deploy(
+    session: Session, path: Path, name: str, version: int | None, rollout: Path | None, *, start: bool
+) -> Mapping[str, Any]:
+    """Upload and show the stages; the last one."""
+    query: dict[str, str | int] = {
+        "source": path.name,
+        "rollout": "start" if start else "none",
+        "by": getpass.getuser(),
+    }
+    if version is not None:
+        query["version"] = version
+    if rollout is not None:
+        query["spec"] = rollout.read_text()
+    last: Mapping[str, Any] = {}
+    # Loading a large model takes as long as it takes; the server says when it failed.
+    with session.operators(timeout_s=None) as client:
+        request = client.build_request(
+            "POST",
+            f"/api/v1/models/{quote(name, safe='')}/versions",
+            params=query,
+            content=_upload(session, path),
+            headers={"content-type": "application/octet-stream", "content-length": str(path.stat().st_size)},
+        )
+        response = client.send(request, stream=True)
+        try:
+            for last in json_lines(response):
+                _show_stage(session, last)
+        finally:
+            response.close()
+    if not last:
+        raise Failure(
+            "Penstock closed the connection without an answer; `penstock models show` tells what became of it"
+        )
+    return last
+
+
+def _show_stage(session: Session, event: Mapping[str, Any]) -> None:
+    style = _MARKS.get(event["stage"], "dim")
+    session.show(event, Text.assemble((f"{event['stage']:>10}  ", style), event["message"]))
+
+
+def _upload(session: Session, path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if not session.interactive or size < _SLOW_UPLOAD:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+            return
+        columns = (TextColumn("  uploading "), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=session.err, transient=True) as progress:
+            task = progress.add_task("", total=size)
+            while chunk := file.read(_CHUNK):
+                yield chunk
+                progress.advance(task, len(chunk))
