@@ -104,7 +104,10 @@ def _spec(path: Path, kind: str, value: ValueReport, *, batching: bool) -> Tenso
             f"{where} is a {value.type}, a datatype that cannot be served: cast it inside the model, "
             "to float32 for instance, and export again"
         )
-    return TensorSpec(value.name, value.datatype, value.shape[1:] if batching else value.shape)
+    shape = value.shape[1:] if batching else value.shape
+    if 0 in shape:
+        raise BadArtefact(f"{where} has a dimension of size 0: expected at least 1, or a dynamic one")
+    return TensorSpec(value.name, value.datatype, shape)
 
 
 async def _probe(path: Path, time_limit_s: float) -> FileReport:

@@ -49,6 +49,9 @@ class Triton:
     `repository` is the model repository folder shared with it (the embedded Triton); None sends files by API.
     """
 
+    served_version = SERVED_VERSION
+    """Triton's own version inside each of its models."""
+
     def __init__(
         self,
         *,
@@ -67,9 +70,6 @@ class Triton:
         self._open: Any = None
         # One change at a time per version; different versions load side by side.
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    served_version = SERVED_VERSION
-    """Triton's own version inside each of its models."""
 
     def served_name(self, model: str, version: int) -> str:
         """One Triton model per version: docs/decisions/0001."""
@@ -116,14 +116,14 @@ class Triton:
                 continue
             return time.monotonic() - started
         assert failure is not None, "zeros() gives at least one sample"
-        raise self._translated(failure, NotReady, f"{served}: the test inference failed") from failure
+        raise await self._translated(failure, NotReady, f"{served}: the test inference failed") from failure
 
     async def describe(self, model: str, version: int) -> Signature:
         served = self.served_name(model, version)
         try:
             answer = await self._client.get_model_config(served, client_timeout=self._settings.call_timeout_s)
         except InferenceServerException as error:
-            raise self._translated(error, NotReady, f"{served}: Triton does not describe the model") from error
+            raise await self._translated(error, NotReady, f"{served}: Triton does not describe the model") from error
         return signature_of(answer.config)
 
     async def close(self) -> None:
@@ -156,7 +156,7 @@ class Triton:
             if error.status() == "StatusCode.DEADLINE_EXCEEDED":
                 limit = f"{self._settings.load_timeout_s:g} s"
                 raise LoadFailed(f"{served}: Triton had not loaded the model after {limit} (load_timeout_s)") from error
-            raise self._translated(error, LoadFailed, f"{served}: Triton did not load the model") from error
+            raise await self._translated(error, LoadFailed, f"{served}: Triton did not load the model") from error
 
     async def _forget(self, served: str) -> None:
         if self._repository is not None:
@@ -175,7 +175,9 @@ class Triton:
                 f"{served}: Triton has not finished unloading after {self._settings.load_timeout_s:g} s"
             ) from error
         except InferenceServerException as error:
-            raise self._translated(error, ServerUnavailable, f"{served}: Triton did not unload the model") from error
+            raise await self._translated(
+                error, ServerUnavailable, f"{served}: Triton did not unload the model"
+            ) from error
         await self._forget(served)
 
     async def _load_by_api(self, served: str, config: ModelConfig, artefact: Artefact) -> None:
@@ -206,7 +208,7 @@ class Triton:
             answer = await self._client.get_model_config(served, client_timeout=timeout)
         except InferenceServerException as error:
             if error.status() in _UNREACHABLE:
-                raise self._translated(error, ServerUnavailable, f"{served}: cannot be loaded") from error
+                raise await self._translated(error, ServerUnavailable, f"{served}: cannot be loaded") from error
             return None
         return str(answer.config.parameters[DIGEST].string_value) or None
 
@@ -214,20 +216,18 @@ class Triton:
         index = await self._client.get_model_repository_index(client_timeout=self._settings.call_timeout_s)
         return next((str(model.state) for model in index.models if model.name == served), "")
 
-    def _translated(self, error: InferenceServerException, kind: type[ServerError], what: str) -> ServerError:
+    async def _translated(self, error: InferenceServerException, kind: type[ServerError], what: str) -> ServerError:
+        """`kind` with Triton's reason, or ServerUnavailable when there was no Triton to give one."""
         reason = short_reason(str(error.message()))
-        if error.status() == "StatusCode.UNAVAILABLE" and _nobody_there(reason):
-            return ServerUnavailable(f"{what}: Triton {self.name!r} at {self.grpc} does not answer ({reason})")
+        where = f"Triton {self.name!r} at {self.grpc}"
         if error.status() == "StatusCode.DEADLINE_EXCEEDED":
-            return ServerUnavailable(f"{what}: Triton {self.name!r} at {self.grpc} did not answer in time")
+            return ServerUnavailable(f"{what}: {where} did not answer in time")
+        # A live Triton answers UNAVAILABLE too, for a version that is not ready; then the reason is its own.
+        if error.status() == "StatusCode.UNAVAILABLE" and not await self.live():
+            return ServerUnavailable(f"{what}: {where} does not answer ({reason})")
         return kind(f"{what}: {reason}")
 
 
 def python_model() -> bytes:
     """The `model.py` that serves an ONNX file from the Python backend."""
     return (files("adapters.triton") / "python_model.py").read_bytes()
-
-
-def _nobody_there(reason: str) -> bool:
-    # Triton itself answers UNAVAILABLE too, for a version that is not ready; gRPC's own words name the connection.
-    return any(word in reason.lower() for word in ("connect", "socket", "resolution", "goaway", "end of"))

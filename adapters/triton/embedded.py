@@ -61,9 +61,9 @@ class EmbeddedTriton:
     @classmethod
     def find(cls) -> EmbeddedTriton:
         """The parts in the running interpreter's environment. Raises EmbeddedUnavailable."""
-        if sys.platform != "linux" or platform.machine() != "x86_64":
+        if sys.platform != "linux":
             where = f"{platform.system()} on {platform.machine()}"
-            raise EmbeddedUnavailable(f"The embedded Triton runs on Linux on x86_64 only, and this is {where}.")
+            raise EmbeddedUnavailable(f"The embedded Triton runs on Linux only, and this is {where}.")
         if sys.version_info[:2] != PYTHON:
             raise EmbeddedUnavailable(
                 f"The embedded Triton needs Python {PYTHON[0]}.{PYTHON[1]}, "

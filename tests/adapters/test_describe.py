@@ -128,6 +128,7 @@ def _sequence_input() -> bytes:
         (partial(_edited, ir_version=99), "Unsupported model IR version: 99"),
         (_unknown_operator, "No Op registered for Frobnicate"),
         (partial(models.identity, Datatype.BF16), r"'y' is a tensor\(bfloat16\), a datatype that cannot be served"),
+        (partial(models.identity, Datatype.FP32, (0,)), "'x' has a dimension of size 0"),
         (_sequence_input, r"input 'x' is a seq\(tensor\(float\)\): expected a tensor"),
     ],
 )
@@ -193,7 +194,9 @@ values = st.builds(
     ValueReport,
     name=st.text(min_size=1, max_size=8),
     type=st.sampled_from(["tensor(float)", "tensor(string)", "tensor(bfloat16)", "seq(map(int64,tensor(float)))"]),
-    dims=st.lists(st.one_of(st.integers(-1, 9), st.sampled_from(["N", "M"]), st.none()), max_size=3).map(tuple),
+    dims=st.lists(st.one_of(st.integers(-1, 9).filter(bool), st.sampled_from(["N", "M"]), st.none()), max_size=3).map(
+        tuple
+    ),
 )
 graphs = st.builds(
     Graph,
