@@ -128,7 +128,7 @@ def _sequence_input() -> bytes:
         (partial(_edited, ir_version=99), "Unsupported model IR version: 99"),
         (_unknown_operator, "No Op registered for Frobnicate"),
         (partial(models.identity, Datatype.BF16), r"'y' is a tensor\(bfloat16\), a datatype that cannot be served"),
-        (partial(models.identity, Datatype.FP32, (0,)), "'x' has a dimension of size 0"),
+        (partial(models.identity, Datatype.FP32, (0,)), "'y' has a dimension of size 0"),
         (_sequence_input, r"input 'x' is a seq\(tensor\(float\)\): expected a tensor"),
     ],
 )
