@@ -98,6 +98,13 @@ class Fleet:
         promoted = [r for r in self if r.model == model and r.progress.undoable]
         return max(promoted, key=lambda r: r.progress.since, default=None)
 
+    def promotions_up_to(self, run: Run) -> list[Run]:
+        """The run and the older promotions of its model that are still undoable: what came before a promotion that
+        can no longer be undone cannot be undone either."""
+        return [
+            r for r in self if r.model == run.model and r.progress.undoable and r.progress.since <= run.progress.since
+        ]
+
     def activate(self) -> None:
         """Begin the oldest waiting rollout of each model that has none under way. Raises `JournalError`."""
         for run in self:

@@ -185,7 +185,8 @@ class Loop:
                 reason = f"the deadline of {spec.deadline_s:g} s in {progress.state.value} passed{last}"
                 self._fleet.apply(run, Event.DEADLINE, reason)
             elif progress.undoable and waited >= spec.rollback_window_s:
-                self._fleet.apply(run, Event.WINDOW_CLOSED)
+                for promotion in self._fleet.promotions_up_to(run):
+                    self._fleet.apply(promotion, Event.WINDOW_CLOSED)
 
     def _watch_readiness(self) -> None:
         """Polls run beside the loop; their last answers count here."""

@@ -100,6 +100,26 @@ def test_a_restart_within_the_lease_makes_no_dip() -> None:
     run_virtual(test)
 
 
+@pytest.mark.parametrize("missing", ["", "prometheus is away"])
+def test_a_restart_after_the_lease_sends_no_weight_before_a_fresh_tick_was_judged(missing: str) -> None:
+    async def test(clock: VirtualClock) -> None:
+        world, connection = make_world(clock), sqlite3.connect(":memory:")
+        first = make_controller(world, connection)
+        async with running(first, world):
+            await first.start("digits", 2, 1, SLOW)
+            await until(world, first, State.STEP)
+        await clock.sleep(TTL_S + 5.0)
+        world.missing = missing
+        back_at = clock.monotonic()
+        async with running(make_controller(world, connection), world):
+            await clock.sleep(5.0)
+        sent = [at for at, weights in world.weights_seen if at >= back_at and weights]
+        assert bool(sent) == (not missing)
+        assert all(at > back_at + 0.9 for at in sent)
+
+    run_virtual(test)
+
+
 class FlakyJournal(Journal):
     """The real journal on a disk that is full for a while."""
 

@@ -118,8 +118,8 @@ async def act(world: WatchedWorld, controller: Controller, action: str) -> None:
     assert len(under_way) <= 1, "two rollouts of one model are under way"
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=10))
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(ACTIONS), min_size=8, max_size=12))
 def test_promises_hold_in_any_order_of_events(actions: list[str]) -> None:
     async def test(clock: VirtualClock) -> None:
         plain = make_world(clock, rps=100.0, load_s=2.0)

@@ -100,7 +100,9 @@ def test_abort_acts_before_the_next_turn() -> None:
         said_at = world.clock.monotonic()
         await controller.abort("digits")
         await world.clock.sleep(0.01)
-        assert world.weights_seen[-1] == (pytest.approx(said_at), {})
+        at, weights = world.weights_seen[-1]
+        assert at == pytest.approx(said_at)
+        assert weights == {}
 
     play(story)
 
@@ -254,13 +256,30 @@ def test_watch_tells_every_turn_until_the_end() -> None:
 
 def test_going_back_to_an_old_version_never_unloads_it() -> None:
     async def story(world: World, controller: Controller) -> None:
-        spec: RolloutSpec = replace(QUICK, rollback_window_s=200.0)
-        await controller.start("digits", 2, 1, spec)
+        await controller.start("digits", 2, 1, replace(QUICK, rollback_window_s=5000.0))
         await until(world, controller, State.PROMOTED)
         await controller.start("digits", 1, 2, replace(QUICK, rollback_window_s=5.0))
         await until(world, controller, State.PROMOTED)
-        await world.clock.sleep(400.0)
+        await world.clock.sleep(30.0)
         assert world.stable["digits"] == 1
         assert world.loaded == {("digits", 1)}
+        assert controller.active() == []
+
+    play(story)
+
+
+def test_undo_twice_goes_back_two_versions() -> None:
+    async def story(world: World, controller: Controller) -> None:
+        spec: RolloutSpec = replace(QUICK, rollback_window_s=5000.0)
+        for candidate, stable in ((2, 1), (3, 2)):
+            await controller.start("digits", candidate, stable, spec)
+            await until(world, controller, State.PROMOTED)
+        for expected in (2, 1):
+            status = await controller.undo("digits")
+            while not controller.rollout(status.rollout_id).final:
+                await world.clock.sleep(0.5)
+            assert world.stable["digits"] == expected
+        with pytest.raises(IllegalVerb, match="cannot undo a rollout that is rolled_back"):
+            await controller.undo("digits")
 
     play(story)

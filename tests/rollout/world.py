@@ -179,9 +179,9 @@ def make_controller(
     )
 
 
-def make_world(clock: VirtualClock, candidate: Behaviour = GOOD, **settings: float) -> World:
-    """Model "digits" with version 1 stable and loaded, and version 2 to come."""
-    world = World(clock, {1: GOOD, 2: candidate, 3: GOOD}, **settings)  # type: ignore[arg-type] # floats for int seeds
+def make_world(clock: VirtualClock, candidate: Behaviour = GOOD, *, rps: float = 200.0, load_s: float = 3.0) -> World:
+    """Model "digits" with version 1 stable and loaded, and versions 2 and 3 to come."""
+    world = World(clock, {1: GOOD, 2: candidate, 3: GOOD}, rps=rps, load_s=load_s)
     world.stable["digits"] = 1
     world.loaded.add(("digits", 1))
     return world
