@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import api, deploy, envoy, feedback, models, predict, rollout
+from gateway.cli import api, deploy, envoy, feedback, models, predict, rollout, stack
 from gateway.cli.session import DEFAULT_GATEWAY, DEFAULT_SERVER, Failure, Session
 
 _VALUED = ("--server", "--gateway")
@@ -87,6 +87,7 @@ def options(
     ctx.obj = Session(as_json=json, server=server, gateway=gateway)
 
 
+stack.add_to(app)
 deploy.add_to(app)
 models.add_to(app)
 predict.add_to(app)
