@@ -179,15 +179,16 @@ def _proto(descriptor: Any) -> FileDescriptorProto:
 
 def _reflection_v1() -> FileDescriptorProto:
     """The v1 file, made from v1alpha's: only the package differs."""
-    text = _proto(reflection_pb2.DESCRIPTOR)
-    text.name = "grpc/reflection/v1/reflection.proto"
-    text.package = "grpc.reflection.v1"
+    file = _proto(reflection_pb2.DESCRIPTOR)
+    file.name = "grpc/reflection/v1/reflection.proto"
+    file.package = "grpc.reflection.v1"
     old, new = ".grpc.reflection.v1alpha.", ".grpc.reflection.v1."
-    for message in text.message_type:
+    for message in file.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(old, new)
-    for service in text.service:
+            if field.type_name:
+                field.type_name = field.type_name.replace(old, new)
+    for service in file.service:
         for method in service.method:
             method.input_type = method.input_type.replace(old, new)
             method.output_type = method.output_type.replace(old, new)
-    return text
+    return file

@@ -20,6 +20,7 @@ from gateway.envoy.ads import Rejected
 from gateway.envoy.compile import compile as compile_state
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.state import GatewayState, ModelLimits, ModelRoutes
+from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
@@ -154,8 +155,6 @@ class Plant:
         return self.envoy_live
 
     def _envoy_yaml(self, static: bool) -> str:
-        from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
-
         return static_yaml(self.routing.state(), ENVOY, self.routing.weights()) if static else bootstrap_yaml(ENVOY)
 
     async def deploy(
