@@ -54,8 +54,8 @@ class Model:
         return context
 
 
-def model(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int = 0) -> Model:
-    contract = derive("digits", Signature(tuple(inputs), tuple(outputs), max_batch_size))
+def model(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int = 0, name: str = "digits") -> Model:
+    contract = derive(name, Signature(tuple(inputs), tuple(outputs), max_batch_size))
     return Model(contract, message_classes(contract))
 
 

@@ -82,6 +82,9 @@ local function check_meta(plan, meta)
   end
   local skip_dims = plan.batching and 1 or 0
   local good = #meta.dims == field.rank + skip_dims
+  if field.rank == 0 and #meta.dims == skip_dims + 1 then
+    good = meta.dims[skip_dims + 1] == 1 -- Triton has no tensors of rank 0: a scalar is one element
+  end
   local count, dims = 1, {}
   for d = 1, good and field.rank or 0 do
     local size = meta.dims[d + skip_dims]

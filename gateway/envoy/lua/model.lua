@@ -8,11 +8,12 @@ local oip_grpc = require("oip_grpc")
 local replies = require("replies")
 local settings = require("settings")
 
+local value_of = replies.value_of
 local sticky_header = settings.sticky_header
 
 local function name_request(handle)
   local headers = handle:headers()
-  local route = names.of(headers:get(":path") or "")
+  local route = names.of(value_of(headers, ":path") or "")
   local key, name, version = route.key, route.name, route.version
   if route.peek then
     local body = handle:body()
@@ -30,7 +31,7 @@ local function name_request(handle)
     key = names.key(name)
   elseif route.stream then
     -- A stream's messages come later; only its metadata can name the model.
-    name = headers:get("x-penstock-model")
+    name = value_of(headers, "x-penstock-model")
     if not name then
       errors.invalid("MISSING_FIELD", "x-penstock-model", "a stream names its model in metadata; expected x-penstock-model", "metadata x-penstock-model", "nothing")
     end
@@ -52,7 +53,7 @@ local function name_request(handle)
   if route.path then
     headers:replace(":path", route.path)
   end
-  local user = headers:get(sticky_header)
+  local user = value_of(headers, sticky_header)
   if user and user ~= "" then
     headers:add("x-penstock-hash", key .. "/" .. user)
   end
@@ -66,7 +67,7 @@ function envoy_on_request(handle)
 end
 
 function envoy_on_response(handle)
-  local details = handle:headers():get("x-penstock-local")
+  local details = value_of(handle:headers(), "x-penstock-local")
   if details then
     local ok, thrown = pcall(replies.reshape, handle, details)
     if not ok then

@@ -55,14 +55,11 @@ local function route(path)
     end
     return PEEKED[method] and { peek = true } or SYSTEM_ROUTE
   end
-  local found = http_route(path)
-  if not found and path:find("%", 1, true) then
-    local before, query = path:match("^([^?]*)(.*)$")
-    local plain = text.unpercent(before)
-    found = http_route(plain)
-    if found and found.key ~= M.UNKNOWN and plain:find("^[%w/:._-]*$") then
-      found.path = plain .. query -- the routes match plain text
-    end
+  local before, query = path:match("^([^?]*)(.*)$")
+  local plain = before:find("%", 1, true) and text.unpercent(before) or before
+  local found = http_route(plain)
+  if found and plain ~= before and plain:find("^[%w/:._-]*$") then
+    found.path = plain .. query -- the routes match plain text
   end
   return found or SYSTEM_ROUTE
 end

@@ -7,6 +7,13 @@ local text = require("text")
 
 local M = {}
 
+-- A header or trailer, or nil. Envoy's get returns no value at all for an absent one, which is an error as an argument.
+function M.value_of(headers, name)
+  local value = headers:get(name)
+  return value
+end
+local value_of = M.value_of
+
 local MARKS = {
   "x-penstock-local", "x-penstock-local-path", "x-penstock-local-model", "x-penstock-local-name", "x-penstock-local-version",
 }
@@ -27,8 +34,8 @@ function M.refuse(handle, info)
     handle:logErr("penstock: " .. info.fault)
   end
   local headers = handle:headers()
-  local method, path = headers:get(":method"), headers:get(":path") or ""
-  if is_grpc(headers:get("content-type")) then
+  local method, path = value_of(headers, ":method"), value_of(headers, ":path") or ""
+  if is_grpc(value_of(headers, "content-type")) then
     handle:respond(errors.grpc_reply(info))
   end
   pcall(handle.body, handle)
@@ -70,9 +77,9 @@ local GRPC_TO_HTTP = { [12] = 404, [14] = 503, [4] = 504, [16] = 401, [7] = 403 
 function M.reshape(handle, details)
   local headers = handle:headers()
   local request = {
-    path = headers:get("x-penstock-local-path") or "",
-    model = headers:get("x-penstock-local-model") or "",
-    version = headers:get("x-penstock-local-version") or "",
+    path = value_of(headers, "x-penstock-local-path") or "",
+    model = value_of(headers, "x-penstock-local-model") or "",
+    version = value_of(headers, "x-penstock-local-version") or "",
   }
   if request.model == "-" then
     request.model = ""
@@ -80,7 +87,7 @@ function M.reshape(handle, details)
   if request.version == "-" then
     request.version = ""
   end
-  local name = headers:get("x-penstock-local-name") or "-"
+  local name = value_of(headers, "x-penstock-local-name") or "-"
   local plain = text.unpercent(name)
   request.name = (request.model == names.UNKNOWN or names.key(plain) == request.model) and plain or request.model
   request.version = text.unpercent(request.version)
@@ -91,11 +98,11 @@ function M.reshape(handle, details)
     return -- one of the scripts answered, in the right shape already
   end
 
-  local grpc_status = tonumber(headers:get("grpc-status"))
-  local status = tonumber(headers:get(":status")) or 500
+  local grpc_status = tonumber(value_of(headers, "grpc-status"))
+  local status = tonumber(value_of(headers, ":status")) or 500
   if grpc_status then
     local info = meaning(details, details:find("payload_too_large", 1, true) and 413 or GRPC_TO_HTTP[grpc_status] or 500, request)
-      or { code = grpc_status, reason = "REFUSED", message = text.unpercent(headers:get("grpc-message") or "the request was refused") }
+      or { code = grpc_status, reason = "REFUSED", message = text.unpercent(value_of(headers, "grpc-message") or "the request was refused") }
     for key, value in pairs(errors.grpc_headers(info)) do
       headers:replace(key, value)
     end

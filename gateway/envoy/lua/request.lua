@@ -143,6 +143,9 @@ local function make_meta(plan, rows)
       local size = field.shape[d]
       shape = shape .. protobuf.varint_bytes(size >= 0 and size or columns[j].dims[d])
     end
+    if field.rank == 0 then
+      shape = shape .. "\1" -- Triton has no tensors of rank 0: a scalar is one element
+    end
     parts[#parts + 1] = protobuf.field(5, field.meta_start .. protobuf.field(3, shape))
   end
   parts[#parts + 1] = plan.request_end

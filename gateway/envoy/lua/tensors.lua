@@ -17,6 +17,8 @@ local text = require("text")
 local typed_read = require("typed_read")
 local typed_write = require("typed_write")
 
+local value_of = replies.value_of
+
 local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 local NAMESPACE = "penstock"
 local FIELDS = {
@@ -62,14 +64,14 @@ end
 
 local function json_request(handle, plan)
   local headers = handle:headers()
-  local method = headers:get(":method")
+  local method = value_of(headers, ":method")
   if method ~= "POST" then
     errors.fail({
       code = errors.UNIMPLEMENTED, http = 405, reason = "METHOD_NOT_ALLOWED", headers = { allow = "POST" },
       message = "a prediction is a POST, not a " .. method, expected = "POST", received = method,
     })
   end
-  local content_type = headers:get("content-type")
+  local content_type = value_of(headers, "content-type")
   if content_type and content_type ~= "application/json" and not content_type:lower():find("^application/json%s*;") and content_type:lower() ~= "application/json" then
     errors.fail({
       code = errors.INVALID_ARGUMENT, http = 415, reason = "WRONG_CONTENT_TYPE", field = "content-type",
@@ -102,7 +104,7 @@ end
 
 local function oip_http_request(handle, plan)
   local headers = handle:headers()
-  headers:replace(":path", oip_http.path(plan, headers:get(":path")))
+  headers:replace(":path", oip_http.path(plan, value_of(headers, ":path")))
   headers:remove("accept-encoding") -- names are restored in the answer's text
 end
 
@@ -120,7 +122,7 @@ end
 -- Answers, by kind. Each returns the gRPC status of the call, and the label when there is one.
 
 local function status_of_headers(headers)
-  return tonumber(headers:get("grpc-status"))
+  return tonumber(value_of(headers, "grpc-status"))
 end
 
 -- An error that the server itself reported.
@@ -136,13 +138,13 @@ local function whole_answer(handle)
   local headers = handle:headers()
   local code = status_of_headers(headers)
   if code then
-    return code, text.unpercent(headers:get("grpc-message") or ""), nil
+    return code, text.unpercent(value_of(headers, "grpc-message") or ""), nil
   end
   -- With headers and trailers but no data the first body(true) is nil; a second one gives the wrapper.
   local body = handle:body(true) or handle:body(true)
   local trailers = handle:trailers()
-  code = trailers and tonumber(trailers:get("grpc-status"))
-  local message = trailers and trailers:get("grpc-message")
+  code = trailers and tonumber(value_of(trailers, "grpc-status"))
+  local message = trailers and value_of(trailers, "grpc-message")
   return code or errors.UNKNOWN, text.unpercent(message or ""), body
 end
 
@@ -201,7 +203,7 @@ local function typed_answer(handle, plan)
   local code, message, body = whole_answer(handle)
   if code ~= errors.OK then
     local target = body and handle:trailers() or handle:headers()
-    if not target:get("grpc-status-details-bin") then
+    if not value_of(target, "grpc-status-details-bin") then
       set_grpc_error(target, server_error(code, message))
     end
     if body and body:length() > 0 then
@@ -230,10 +232,10 @@ end
 
 local function oip_http_answer(handle, plan)
   local headers = handle:headers()
-  local status = tonumber(headers:get(":status")) or 500
+  local status = tonumber(value_of(headers, ":status")) or 500
   local code = errors.code_of_http(status)
-  local content_type = headers:get("content-type") or ""
-  local json_size = tonumber(headers:get("inference-header-content-length"))
+  local content_type = value_of(headers, "content-type") or ""
+  local json_size = tonumber(value_of(headers, "inference-header-content-length"))
   if not json_size and content_type:sub(1, 16) ~= "application/json" then
     return code
   end
@@ -274,7 +276,7 @@ local function oip_grpc_answer(handle, plan)
     end
   end
   local trailers = handle:trailers()
-  return trailers and tonumber(trailers:get("grpc-status")) or errors.UNKNOWN
+  return trailers and tonumber(value_of(trailers, "grpc-status")) or errors.UNKNOWN
 end
 
 local REQUEST = { json = json_request, grpc = typed_request, oip_http = oip_http_request, oip_grpc = oip_grpc_request }
@@ -297,7 +299,7 @@ local function status_of_local(headers, details)
   elseif details:find("timeout", 1, true) then
     return errors.DEADLINE_EXCEEDED
   end
-  return status_of_headers(headers) or errors.code_of_http(tonumber(headers:get(":status")) or 500)
+  return status_of_headers(headers) or errors.code_of_http(tonumber(value_of(headers, ":status")) or 500)
 end
 
 local function on_response(handle)
@@ -306,7 +308,7 @@ local function on_response(handle)
     return
   end
   local headers = handle:headers()
-  local details = headers:get("x-penstock-local")
+  local details = value_of(headers, "x-penstock-local")
   local code, found
   if details then
     code = status_of_local(headers, details) -- model.lua gives it its shape
@@ -336,7 +338,7 @@ function envoy_on_response(handle)
     pcall(function()
       handle:streamInfo():dynamicMetadata():set(NAMESPACE, "gs", tostring(info.code))
       local headers = handle:headers()
-      if (headers:get("content-type") or ""):sub(1, 16) == "application/grpc" then
+      if (value_of(headers, "content-type") or ""):sub(1, 16) == "application/grpc" then
         set_grpc_error(handle:trailers() or headers, info)
       else
         headers:replace(":status", "500")
