@@ -138,11 +138,11 @@ class Loop:
         """Frozen, suspended or starved: the leases have lapsed, and nobody judged what happened meanwhile."""
         for run in self._fleet:
             if run.judged:
-                run.fresh, run.baseline = False, True
+                run.look_anew()
                 run.note(f"the controller was away for {away:.0f} s; the lease has lapsed", self._clock.now())
 
     async def _judge(self) -> None:
-        self._blind = any(run.judged and run.baseline for run in self._fleet)
+        self._blind = any(run.unseen for run in self._fleet)
         models = {run.model for run in self._fleet if run.progress.state in _WITH_EVIDENCE}
         if not models:
             return
@@ -202,6 +202,7 @@ class Loop:
     def _weigh_readiness(self, run: Run, candidate: bool, stable: bool) -> None:
         watch, now = run.readiness, self._clock.now()
         watch.bad_polls = 0 if candidate else watch.bad_polls + 1
+        watch.confirmed = candidate or bool(watch.confirmed)
         if candidate:
             watch.since = None
             if run.progress.withheld:
@@ -219,7 +220,7 @@ class Loop:
 
     async def _poll(self, run: Run) -> tuple[bool, bool]:
         try:
-            async with asyncio.timeout(self._settings.read_timeout_s):
+            async with asyncio.timeout(self._settings.ready_timeout_s):
                 candidate = await self._serving.ready(run.model, run.candidate)
                 return candidate, await self._serving.ready(run.model, run.stable)
         except Exception as error:
@@ -234,7 +235,7 @@ class Loop:
         """
         if self._started is None or self._clock.monotonic() - self._started > self._settings.lease_ttl_s:
             return
-        if self._blind or any(run.judged and run.baseline for run in self._fleet):
+        if self._blind or any(run.unseen for run in self._fleet):
             return
         weights = {run.model: run.lease_bp for run in self._fleet if run.lease_bp}
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rollout.machine import Act, Event
-from rollout.ports import Clock, LoadRefused, Routing, Serving
+from rollout.ports import Clock, LoadRefused, RouteRefused, Routing, Serving
 from rollout.run import Run
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,10 @@ class Performer:
         while True:
             try:
                 outcome = await self._once(run, act)
-            except LoadRefused as error:
-                run.working(act.value)
-                return Event.LOAD_FAILED, str(error) or "the server refused the version"
             except Exception as error:
+                if (refused := _refused(act, error)) is not None:
+                    run.working(act.value)
+                    return refused, str(error) or type(error).__name__
                 attempts = run.failing(act.value, _said(error), self._clock.now())
                 level = logging.INFO if isinstance(error, NotYet) else logging.WARNING
                 log.log(level, "%s of %s.%d, attempt %d: %s", act, run.model, run.candidate, attempts, _said(error))
@@ -107,7 +107,10 @@ class Performer:
                 await self._bounded(self._routing.promote(model, candidate))
                 return Event.SWAPPED, ""
             case Act.RESTORE:
-                await self._require_ready(model, stable)
+                if not await self._bounded(self._serving.ready(model, stable)):
+                    # Within the rollback window it is ready; else the way back must not wait for somebody to load it.
+                    async with self._lock(model):
+                        await self._serving.load(model, stable)
                 await self._bounded(self._routing.promote(model, stable))
                 return None, ""
             case Act.WITHDRAW:
@@ -147,6 +150,15 @@ class Performer:
     async def _bounded(self, call: Awaitable[T]) -> T:
         async with asyncio.timeout(self._patience.call):
             return await call
+
+
+def _refused(act: Act, error: Exception) -> Event | None:
+    """What it means when trying again is pointless; None when it is not."""
+    if act is Act.LOAD and isinstance(error, LoadRefused):
+        return Event.LOAD_FAILED
+    if act is Act.CHECK and isinstance(error, RouteRefused):
+        return Event.CHECK_FAILED
+    return None
 
 
 def _said(error: Exception) -> str:

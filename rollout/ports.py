@@ -47,15 +47,19 @@ class LoadRefused(Exception):
     """The version cannot be served; the message says why, for a person."""
 
 
+class RouteRefused(Exception):
+    """The candidate cannot be routed, now or later; the message says why, for a person."""
+
+
 class Routing(Protocol):
-    """Where requests for a model go. Every call returns when the data plane has acknowledged it.
+    """Where requests for a model go. Every call returns when the data plane has acknowledged it, and may be repeated.
 
     The durable part is which version is stable and which is candidate; the candidate's weight is a lease that
     lapses by itself unless renewed.
     """
 
     async def stage(self, model: str, candidate: int) -> None:
-        """Make the candidate routable at weight 0 (reachable by version pin)."""
+        """Make the candidate routable at weight 0 (reachable by version pin). Raises `RouteRefused`."""
         ...
 
     async def lease(self, weights: Mapping[str, int]) -> None:

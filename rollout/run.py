@@ -42,11 +42,15 @@ class Trouble:
 
 @dataclass(slots=True)
 class Readiness:
-    """What the last polls said. `bad_polls`: the candidate's failures in a row; `since`: when it was first withheld."""
+    """What the last polls said. `bad_polls`: the candidate's failures in a row; `since`: when it was first withheld.
+
+    `confirmed`: the candidate answered since the controller started or was away; None until it was asked.
+    """
 
     poll: asyncio.Task[tuple[bool, bool]] | None = None
     bad_polls: int = 0
     since: float | None = None
+    confirmed: bool | None = True
 
 
 class Run:
@@ -86,7 +90,7 @@ class Run:
                 run._replay(record)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"the journal of rollout {row.id} cannot be understood: {error!r}") from error
-        run.fresh, run.baseline = False, True
+        run.look_anew()
         return run
 
     @property
@@ -97,7 +101,17 @@ class Run:
     @property
     def lease_bp(self) -> int:
         """The weight to publish now: what was granted, as far as fresh evidence stands behind it."""
-        return self.progress.lease_bp if self.fresh else 0
+        return self.progress.lease_bp if self.fresh and self.readiness.confirmed else 0
+
+    @property
+    def unseen(self) -> bool:
+        """Whether too little was looked at since the start or a freeze to say anything about the weight."""
+        return self.judged and (self.baseline or self.readiness.confirmed is None)
+
+    def look_anew(self) -> None:
+        """Nobody watched for a while: no weight until a tick was judged and the candidate answered."""
+        self.fresh, self.baseline = False, True
+        self.readiness = Readiness(confirmed=None)
 
     def apply(self, happening: Happening, *, records: Sequence[Record] = ()) -> Decision:
         """Decide, write (with `records` in the same commit), and be in the new state. Raises `JournalError`."""

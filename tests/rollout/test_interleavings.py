@@ -50,7 +50,8 @@ ACTIONS = (
     "restart",
     "freeze",
 )
-UNREADY_TOLERANCE_S = 5.0
+UNREADY_TOLERANCE_S = 5.5
+"""Three polls, a second apart, each counted a turn later; and the turn in which it went down."""
 
 
 class WatchedWorld(World):

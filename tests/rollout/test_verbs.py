@@ -141,6 +141,18 @@ def test_undo_moves_back_at_once_and_loads_nothing() -> None:
     play(story)
 
 
+def test_undo_loads_the_old_version_when_it_is_gone_in_spite_of_the_window() -> None:
+    async def story(world: World, controller: Controller) -> None:
+        await controller.start("digits", 2, 1, QUICK)
+        await until(world, controller, State.PROMOTED)
+        world.loaded.discard(("digits", 1))
+        await controller.undo("digits")
+        await until(world, controller, State.ROLLED_BACK)
+        assert world.stable["digits"] == 1
+
+    play(story)
+
+
 def test_undo_after_the_window_is_refused_with_what_to_do() -> None:
     async def story(world: World, controller: Controller) -> None:
         await controller.start("digits", 2, 1, QUICK)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.machine import DeadlineAction, State
+from rollout.ports import RouteRefused
 from rollout.report import RolloutStatus
 from rollout.spec import RolloutSpec
 from tests.rollout.virtual import VirtualClock, run_virtual
@@ -139,6 +140,20 @@ def test_a_failed_check_ends_the_rollout_before_any_user_is_exposed() -> None:
     status, world = run_virtual(test)
     assert status.reason == "digits.2 drops output `label` of version 1"
     assert steps_of(world) == [0]
+
+
+def test_a_candidate_that_cannot_be_routed_fails_with_the_reason_at_once() -> None:
+    async def test(clock: VirtualClock) -> tuple[RolloutStatus, float]:
+        world = make_world(clock)
+        world.broken["stage"] = RouteRefused("output `label` is missing")
+        controller = make_controller(world, sqlite3.connect(":memory:"))
+        async with running(controller, world):
+            await controller.start("digits", 2, 1, QUICK)
+            return await until(world, controller, State.FAILED), clock.monotonic()
+
+    status, ended_at = run_virtual(test)
+    assert status.reason == "output `label` is missing"
+    assert ended_at < 10.0
 
 
 def test_the_old_version_is_unloaded_when_the_rollback_window_closes() -> None:
