@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.server import Address
-from gateway.envoy import lua_bundle
 from gateway.envoy.clusters import plain_cluster
 from gateway.envoy.context import TENSORS_FILTER
+from gateway.envoy.lua_bundle import model_source, tensors_source
 from gateway.envoy.routes import CONTROL_HTTP, LOCAL_HEADER, MODEL_HEADER, VERSION_HEADER
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json
@@ -113,9 +113,9 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
         },
         "http_filters": [
             # Names the model; the route is chosen again after it, so that its header picks the scope.
-            _lua(MODEL_FILTER, lua_bundle.model_source(settings), clear_route_cache=True),
+            _lua(MODEL_FILTER, model_source(settings), clear_route_cache=True),
             # Rewrites :path. Choosing the route again after that would undo the canary split.
-            _lua(TENSORS_FILTER, lua_bundle.tensors_source(), clear_route_cache=False),
+            _lua(TENSORS_FILTER, tensors_source(), clear_route_cache=False),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {

@@ -39,7 +39,8 @@ def _limits() -> Iterator[int]:
     while limit < HIGHEST_US:
         yield limit
         width = _bin_width(limit)
-        limit = max(limit + width, round(limit * GROWTH / width) * width)
+        # Not past a power of ten, where the bins become ten times as wide.
+        limit = min(max(limit + width, round(limit * GROWTH / width) * width), int(10 ** len(str(limit))))
     yield HIGHEST_US
 
 

@@ -12,7 +12,7 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,10 @@ class Plane:
     inference: InferenceStub
     client: httpx.AsyncClient
     directory: Path
+    envoy: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def stop_envoy(self) -> None:
+        await self.envoy.aclose()
 
     @property
     def ads(self) -> AdsServer:
@@ -226,7 +230,8 @@ async def running_plane(
         plane.ads.load(plane.compile(*models))
         await control.start()
         try:
-            async with running_envoy(bootstrap_yaml(chosen), directory, admin):
+            async with plane.envoy:
+                await plane.envoy.enter_async_context(running_envoy(bootstrap_yaml(chosen), directory, admin))
                 await plane.ads.wait_settled(timeout_s=30)
                 yield plane
         finally:

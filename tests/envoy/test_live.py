@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.envoy.ads import AdsServer, NotConnected, Rejected
 from gateway.envoy.snapshot import Resource, Snapshot, TypeUrl
-from tests.envoy.live import running_plane, until
-from tests.envoy.states import model
+from gateway.envoy.yaml_config import static_yaml
+from tests.envoy.live import inference_stub, running_envoy, running_plane, until
+from tests.envoy.states import model, settings, state
+from tests.triton_server import free_ports
 
 USERS = [f"user-{number}" for number in range(300)]
 
@@ -184,6 +187,17 @@ async def test_only_listed_paths_reach_a_server(tmp_path: Path) -> None:
             answer = await plane.client.post(f"/{method}", content=b"\0\0\0\0\0", headers=headers)
             assert answer.headers["grpc-status"] != "0", method
         assert not [path for path in plane.inference.http_paths if "repository" in path or "trace" in path]
+
+
+async def test_the_static_configuration_runs_by_itself(tmp_path: Path) -> None:
+    listen, admin = free_ports(2)
+    async with inference_stub() as stub, httpx.AsyncClient(base_url=f"http://127.0.0.1:{listen}") as client:
+        staged = state(model("digits", 1, 2, stable=1, canary=2), server=stub.server)
+        config = static_yaml(staged, settings(listen=listen, admin=admin), {"digits": 10_000})
+        async with running_envoy(config, tmp_path, admin):
+            answer = await client.post("/v1/models/digits:predict", json={"instances": [{"x": [1.5]}]})
+            assert answer.json() == {"predictions": [{"y": [1.5]}]}
+            assert answer.headers["x-penstock-version"] == "2"
 
 
 def _spoilt(snapshot: Snapshot, routes: str) -> Snapshot:
