@@ -58,19 +58,23 @@ async def envoy(started_upstream: Upstream, tmp_path_factory: pytest.TempPathFac
     folder: Path = tmp_path_factory.mktemp("envoy")
     nobody = gateway.free_ports(1)[0]
     backends = (
-        Backend("stub", Address("127.0.0.1", started_upstream.grpc_port), Address("127.0.0.1", started_upstream.http_port)),
+        Backend(
+            "stub", Address("127.0.0.1", started_upstream.grpc_port), Address("127.0.0.1", started_upstream.http_port)
+        ),
         Backend("nobody", Address("127.0.0.1", nobody), Address("127.0.0.1", nobody)),
     )
     models = (
         gateway.routes(DIGITS, "stub", versions=(3, 4), limits=ModelLimits(request_bytes=20_000)),
         gateway.routes(WORDS, "stub"),
         gateway.routes(WIDE, "stub"),
-        gateway.routes(SLOW, "stub", limits=ModelLimits(timeout_s=0.3)),
+        gateway.routes(SLOW, "stub"),
         gateway.routes(DEAD, "nobody"),
     )
     with gateway.running(models, backends, folder) as running:
         yield running
-        faults = [line for line in running.log.read_text().splitlines() if "script log" in line or "lua" in line.lower()]
+        faults = [
+            line for line in running.log.read_text().splitlines() if "script log" in line or "lua" in line.lower()
+        ]
         assert not [f for f in faults if "malformed" not in f], "the scripts had runtime errors"
 
 

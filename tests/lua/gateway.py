@@ -90,7 +90,10 @@ def wait_until_ready(admin: int, process: subprocess.Popen[bytes], log: Path) ->
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise AssertionError(f"Envoy ended with {process.returncode}: {log.read_text()[-4000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready", timeout=1) as reply:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready", timeout=1) as reply,
+        ):
             if reply.status == 200:
                 return
         time.sleep(0.05)

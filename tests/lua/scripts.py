@@ -61,9 +61,9 @@ class Scripts:
         self.lua: Any = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         preload = self.lua.globals()[b"package"][b"preload"]
         for name in lua_bundle.TENSORS_MODULES:
-            preload[name.encode()] = self.lua.eval(b"function(source, name) return assert(loadstring(source, name)) end")(
-                lua_bundle.module_source(name).encode(), b"=" + name.encode()
-            )
+            preload[name.encode()] = self.lua.eval(
+                b"function(source, name) return assert(loadstring(source, name)) end"
+            )(lua_bundle.module_source(name).encode(), b"=" + name.encode())
         self._calls = self.lua.execute(_CALLS.encode())
 
     def require(self, name: str) -> Any:

@@ -17,7 +17,9 @@ from tests.lua import vectors
 from tests.lua.scripts import Refused, Scripts
 from tests.lua.vectors import FLOATS, Model
 
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+SETTINGS = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 def check_request(made: Model, arrays: Sequence[Any], body: bytes) -> None:
@@ -115,7 +117,10 @@ def test_decimal_text_is_rounded_as_python_and_numpy_round_it(scripts: Scripts, 
     with np.errstate(over="ignore"):
         expected = np.array([float(text)]).astype(vectors.DTYPES[datatype])
     if np.isfinite(expected[0]):
-        assert vectors.infer_request(scripts.decode_json(PLANS.of(scripts, datatype), body)).raw_input_contents[0] == expected.tobytes()
+        assert (
+            vectors.infer_request(scripts.decode_json(PLANS.of(scripts, datatype), body)).raw_input_contents[0]
+            == expected.tobytes()
+        )
     else:
         with pytest.raises(Refused, match="OUT_OF_RANGE"):
             scripts.decode_json(scripts.plan(made.context()), body)
@@ -164,5 +169,7 @@ def test_float32_is_printed_as_short_as_numpy_prints_it(scripts: Scripts, bits: 
         # Six digits are never dropped below, and powers of two have a narrower side: one digit more at times.
         if np.isfinite(value):
             mantissa = text.lower().split("e")[0].replace("-", "").replace(".", "").strip("0")
-            ideal = np.format_float_scientific(value, unique=True, trim="-").split("e")[0].replace("-", "").replace(".", "")
+            ideal = (
+                np.format_float_scientific(value, unique=True, trim="-").split("e")[0].replace("-", "").replace(".", "")
+            )
             assert len(mantissa) <= max(6, len(ideal.strip("0")) + 1)

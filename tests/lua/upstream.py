@@ -38,7 +38,9 @@ class Upstream:
         self.server.add_generic_rpc_handlers([_Handlers(self)])
         self.grpc_port = self.server.add_insecure_port("127.0.0.1:0")
         await self.server.start()
-        config = uvicorn.Config(self._app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none", interface="asgi3")
+        config = uvicorn.Config(
+            self._app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none", interface="asgi3"
+        )
         self.web = uvicorn.Server(config)
         self.web_task = asyncio.create_task(self.web.serve())
         while not self.web.started:
@@ -72,7 +74,13 @@ class Upstream:
         self.http.append((scope["method"], scope["raw_path"].decode(), headers, body))
         status, reply_headers, reply = self.http_answer
         pairs = [(k.encode(), v.encode()) for k, v in reply_headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": [*pairs, (b"content-length", str(len(reply)).encode())]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*pairs, (b"content-length", str(len(reply)).encode())],
+            }
+        )
         await send({"type": "http.response.body", "body": reply})
 
 

@@ -1,4 +1,4 @@
-"""Tensors of every datatype and shape, with numpy, protobuf and json as the oracles of what they look like on the wire."""
+"""Tensors of every datatype and shape, with numpy, protobuf and json as oracles of what they are on the wire."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Model:
         return context
 
 
-def model(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int = 0, name: str = "digits") -> Model:
+def model(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int = 0, name: str = "digits"
+) -> Model:
     contract = derive(name, Signature(tuple(inputs), tuple(outputs), max_batch_size))
     return Model(contract, message_classes(contract))
 
@@ -93,9 +95,7 @@ def cases(draw: st.DrawFn, *, text: bool) -> tuple[Model, list[Sequence[Any]]]:
     """A model with up to three inputs (and the same outputs), and an array per tensor: whole, rows first."""
     names = ["x", "dense/Bias:0", "ünï\n"]
     count = draw(st.integers(1, 3))
-    tensors = [
-        TensorSpec(names[i], draw(st.sampled_from(list(Datatype))), draw(shapes())) for i in range(count)
-    ]
+    tensors = [TensorSpec(names[i], draw(st.sampled_from(list(Datatype))), draw(shapes())) for i in range(count)]
     batching = draw(st.booleans())
     rows = draw(st.integers(1, 3)) if batching else 1
     made = model(tensors, tensors, max_batch_size=4 if batching else 0)
