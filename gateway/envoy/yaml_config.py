@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import yaml
@@ -57,8 +58,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# What every YAML reader takes for text. Envoy's takes `y` for true and `1e3` for a number, where PyYAML would not
+# quote them; a tensor may well be called y.
+_PLAIN = re.compile(r"(?!(yes|no|on|off|true|false|null|nan|inf)$)[a-z][a-z0-9_./@-]*[a-z0-9]", re.IGNORECASE)
+
+
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    style = "|" if "\n" in value else None if _PLAIN.fullmatch(value) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)
