@@ -64,5 +64,6 @@ def tool(name: str) -> str:
 
 
 def shown(command: Sequence[str]) -> str:
-    """The command as a person would type it."""
-    return shlex.join([Path(command[0]).name, *command[1:]])
+    """The command as a person would type it, with paths below the working directory made short."""
+    here = f"{Path.cwd()}/"
+    return shlex.join([Path(command[0]).name, *(argument.removeprefix(here) for argument in command[1:])])

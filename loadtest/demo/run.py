@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,7 +30,7 @@ from loadtest.demo.story import ACTS, DESCRIPTIONS, MODEL, Act
 from loadtest.demo.view import Line, View
 from loadtest.results import Results
 
-READY_S, TRAFFIC_S, ROLLOUT_S = 90.0, 30.0, 180.0
+READY_S, TRAFFIC_S, ROLLOUT_S = 90.0, 30.0, 240.0
 """How long the stack may take to be ready, the load to begin, and a rollout to end, before the demo gives up."""
 
 RATE = 200
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything running at the end, until Ctrl-C")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    view, place = View(Console(highlight=False)), Place.choose()
+    view, place = View(_console()), Place.choose()
     try:
         good = Demo(view, place).play(keep=options.keep)
     except KeyboardInterrupt:
@@ -66,6 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         view.note(f"Logs and data are in {place.folder}")
     return 0 if good else 1
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; a hundred columns for a pipe, whose width nobody set."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

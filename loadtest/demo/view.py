@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -22,6 +23,7 @@ from loadtest.demo.operators import Rollout
 from loadtest.results import Results
 
 GOOD, BAD, DIM = "green", "red", "dim"
+WAITING_LINE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class View:
         self.console.print(Text(words, style="bold"))
 
     def command(self, words: str) -> None:
-        self.console.print(Text(f"  $ {words}", style="cyan"))
+        self.console.print(Text(f"  $ {words}", style="cyan"), soft_wrap=True)
 
     def done(self, words: str, note: str = "") -> None:
         self.console.print(Text.assemble(("  ok  ", GOOD), words, (f"  {note}" if note else "", DIM)))
@@ -94,23 +96,23 @@ class View:
         self.note(line.reason)
 
     def table(self, lines: list[Line]) -> None:
-        table = Table(title="What happened", title_style="bold", title_justify="left", expand=True)
+        table = Table(box=SIMPLE_HEAD, expand=True, show_lines=True, padding=(0, 1, 0, 0))
         table.add_column("version", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         table.add_column("why", ratio=1)
-        for heading in ("seconds", "callers\nwho saw it", "requests", "failed"):
+        for heading in ("seconds", "callers who\nsaw it", "requests", "failed"):
             table.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
             table.add_row(
-                f"v{line.version} {line.what}",
+                f"v{line.version}",
                 Text(line.verdict, style=GOOD if line.as_expected else BAD),
                 line.reason,
-                f"{line.seconds:.0f}",
+                f"{line.seconds:.0f}" if line.seconds else "",
                 f"{line.users:.0%}",
                 f"{line.requests:,}",
                 Text(f"{line.failed:,}", style=BAD if line.failed else ""),
             )
-        self.console.print()
+        self.title("What happened")
         self.console.print(table)
 
     def links(self, links: Mapping[str, str]) -> None:
@@ -128,16 +130,19 @@ class RolloutView:
         self.live: Live | None = None
         self._console = console
         self._started = started
-        self._told = ""
+        self._told = ("", 0)
 
     def show(self, rollout: Rollout, results: Results) -> None:
         if self.live is not None:
             self.live.update(_picture(rollout, results), refresh=True)
             return
         told = f"v{rollout.candidate} {rollout.state_words}"
-        if told != self._told:
-            self._told = told
-            self._console.print(f"  {monotonic() - self._started:6.1f} s  {told}", highlight=False)
+        # The judge's reason to wait changes every second; a line now and then shows that it is alive.
+        waited = int(rollout.in_state_s // WAITING_LINE_EVERY_S)
+        if (told, waited) != self._told:
+            changed, self._told = told != self._told[0], (told, waited)
+            words = told if changed else f"      {rollout.waiting_for}"
+            self._console.print(f"  {monotonic() - self._started:6.1f} s  {words}", soft_wrap=True)
 
 
 def _picture(rollout: Rollout, results: Results) -> RenderableType:
