@@ -71,7 +71,8 @@ def calibrate_latency(counts_a: FloatArray, counts_b: FloatArray, edges_us: tupl
     if len(differences) < 5:
         return GRID - 1.0
     noise = math.sqrt(max(0.0, float(np.mean(np.square(differences))) - float(np.mean(sampling))))
-    buckets = math.ceil(math.log1p(_NOISE_MULTIPLE * noise) / math.log(GRID) - 1e-6)
+    # A quarter of a power is within what a few hours of history can tell; rounding it up would cost real power.
+    buckets = math.ceil(math.log1p(_NOISE_MULTIPLE * noise) / math.log(GRID) - 0.25)
     return float(GRID ** max(buckets, 1) - 1.0)
 
 

@@ -95,9 +95,9 @@ _EARLY = StepMargins(
 _FINAL = StepMargins(
     errors=Margin(((900, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
     p50=Margin(((1500, 0.10), (2700, 0.22), (_INF, 0.48))),
-    p99=Margin(((900, 0.22), (2100, 0.48), (_INF, None))),
-    wrong_ratio=Margin(((900, 1.2), (1500, 1.5), (_INF, None))),
-    reward_ratio=Margin(((900, 1.2), (1500, 1.5), (_INF, None))),
+    p99=Margin(((2100, 0.22), (2700, 0.48), (_INF, None))),
+    wrong_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
+    reward_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
 )
 
 _BAKE = StepMargins(errors=Margin.fixed(0.05), p50=Margin.fixed(0.48))

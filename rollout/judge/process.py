@@ -18,8 +18,8 @@ RESTART_EVERY_S = 60.0
 RESTARTS = 120
 """Restarts in all: two hours, after which the reserve is spent and the sum of all mass is 1."""
 
-HARM_START = 0.5
-"""Mass at the beginning. The other half restarts over time: without it a canary that is healthy for ten minutes and
+HARM_START = 0.8
+"""Mass at the beginning. The rest restarts over time: without it a canary that is healthy for ten minutes and
 then breaks must first burn its accumulated good evidence."""
 
 SAFE_START = 0.9
