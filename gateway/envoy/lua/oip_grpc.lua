@@ -25,9 +25,8 @@ function M.new(plan, is_answer)
   return { plan = plan, pending = "", left = 0, is_answer = is_answer, in_message = false }
 end
 
--- Replaces the names at the start of one message of an answer: bytes consumed, what stands in their place, and whether
--- the message's first bytes sufficed (`complete` says that there are no more).
-local function rename(plan, p, i, stop, complete)
+-- Replaces the names at the start of one message of an answer: bytes consumed, and what stands in their place.
+local function rename(plan, p, i, stop)
   local start = i
   local parts = {}
   while i < stop do
@@ -52,7 +51,7 @@ local function rename(plan, p, i, stop, complete)
       -- A message that starts with the name: ModelConfig, ModelStatistics, the answer within a stream's answer.
       local consumed, inner = 0, ""
       if inner_stop > from and p[from] == 10 then
-        consumed, inner = rename(plan, p, from, inner_stop, upto <= stop)
+        consumed, inner = rename(plan, p, from, inner_stop)
       end
       if consumed == 0 then
         break

@@ -82,7 +82,7 @@ local function compile_fields(entries)
   return fields, by_name
 end
 
--- `context`: the filter_context as a table (COMMON shape: see README.md).
+-- `context`: the filter_context as a table (fields: README.md).
 function M.compile(context)
   local plan = {
     model = context.model,
@@ -91,6 +91,7 @@ function M.compile(context)
     served_version = context.served_version,
     batching = context.batching,
     max_rows = context.max_rows,
+    max_bytes = context.max_bytes,
     kind = context.kind,
   }
   plan.inputs, plan.input_by_name = compile_fields(context.inputs)

@@ -22,7 +22,8 @@ local value_of = replies.value_of
 local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 local NAMESPACE = "penstock"
 local FIELDS = {
-  "kind", "model", "version", "served_name", "served_version", "batching", "max_rows", "label", "inputs", "outputs",
+  "kind", "model", "version", "served_name", "served_version", "batching", "max_rows", "max_bytes", "label", "inputs",
+  "outputs",
 }
 
 -- Bodies beyond this leave garbage worth collecting at once; otherwise a worker's memory stays at its peak.
@@ -60,6 +61,18 @@ local function collect(size)
   end
 end
 
+-- Refuses a body beyond the model's limit. Envoy's own limit is the larger of the route's and the connection's window, so
+-- smaller limits are enforced here.
+local function check_size(plan, size)
+  if plan.max_bytes and size > plan.max_bytes then
+    errors.fail({
+      code = errors.RESOURCE_EXHAUSTED, http = 413, reason = "TOO_LARGE",
+      message = "the body has " .. size .. " bytes; this model's limit is " .. plan.max_bytes,
+      expected = "at most " .. plan.max_bytes .. " bytes", received = size .. " bytes", try = "send fewer instances per request",
+    })
+  end
+end
+
 -- Requests, by kind. Headers are fetched again after every body(): those from before it are dead.
 
 local function json_request(handle, plan)
@@ -81,6 +94,7 @@ local function json_request(handle, plan)
   end
   local body = handle:body()
   local size = body and body:length() or 0
+  check_size(plan, size)
   local message = json_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
   body:setBytes(message)
   headers = handle:headers()
@@ -94,6 +108,7 @@ end
 local function typed_request(handle, plan)
   local body = handle:body()
   local size = body and body:length() or 0
+  check_size(plan, size)
   local message = typed_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
   body:setBytes(message)
   local headers = handle:headers()
