@@ -19,10 +19,10 @@ from gateway.envoy.compile import BadState
 from gateway.envoy.state import Backend, GatewayState, ModelLimits
 from gateway.registry import Model, Registry, VersionState
 from gateway.routing_state import gateway_state
-from rollout.ports import FULL_WEIGHT
+from rollout.ports import FULL_WEIGHT, RouteRefused
 
 
-class RoutingRefused(Exception):
+class RoutingRefused(RouteRefused):
     """The change cannot be made; nothing changed. The message says why."""
 
 

@@ -94,7 +94,7 @@ def _deploy(
             response.close()
     if not last:
         raise Failure(
-            "Penstock closed the connection without an answer; `penstock models show` tells what became of it"
+            "Penstock closed the connection without an answer; `penstock models NAME` tells what became of it"
         )
     return last
 

@@ -17,28 +17,34 @@ _ROLE_STYLE = {"stable": "green", "candidate": "yellow", "previous": "cyan"}
 
 
 def add_to(app: typer.Typer) -> None:
-    commands = typer.Typer(no_args_is_help=True, help="What is deployed, and which version answers.")
-    commands.command("list")(list_models)
-    commands.command("show")(show_model)
-    app.add_typer(commands, name="models")
+    app.command("models")(models)
+
+
+def models(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(help="One model, with its API and its versions.")] = ""
+) -> None:
+    """Show what is deployed, and which version answers.
+
+    Examples:
+
+      penstock models
+
+      penstock models iris
+    """
+    if name:
+        show_model(ctx, name)
+    else:
+        list_models(ctx)
 
 
 def list_models(ctx: typer.Context) -> None:
-    """List the models.
-
-    Example: penstock models list
-    """
     session: Session = ctx.obj
     with session.operators() as client:
         answer = checked(client.get("/api/v1/models"))
     session.show(answer, _list(answer["models"]))
 
 
-def show_model(ctx: typer.Context, name: Annotated[str, typer.Argument(help="The model's name.")]) -> None:
-    """Show one model: its API and its versions.
-
-    Example: penstock models show iris
-    """
+def show_model(ctx: typer.Context, name: str) -> None:
     session: Session = ctx.obj
     with session.operators() as client:
         answer = checked(client.get(f"/api/v1/models/{name}"))

@@ -94,7 +94,10 @@ def up_command(
 
 
 def down_command(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """End what a killed `penstock up` left running on a data directory."""
+    """End what a killed `penstock up` left running on a data directory.
+
+    Example: penstock down
+    """
     from gateway.stack.run import run_down
 
     raise typer.Exit(run_down(Settings(data_dir=data_dir.absolute())))

@@ -27,6 +27,13 @@ class Load:
     def versions(self, since: float = 0.0) -> Counter[str]:
         return Counter(version for at, version in self.answers if at >= since)
 
+    async def next_versions(self, count: int) -> set[str]:
+        """The versions that answer the next `count` requests, without those that were under way already."""
+        await self.answered(20)
+        first = len(self.answers)
+        await self.answered(count)
+        return {version for _, version in self.answers[first:]}
+
     async def answered(self, count: int) -> None:
         """Wait until this many more answers have come."""
         target = len(self.answers) + count

@@ -18,6 +18,10 @@ from tests.triton_server import free_ports
 pytestmark = pytest.mark.e2e
 
 
+def yaml_port(text: str, section: str) -> int:
+    return int(yaml.safe_load(text)[section]["address"]["socket_address"]["port_value"])
+
+
 @pytest.fixture(scope="module")
 def model(penstock: Penstock, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("models") / "handy.onnx"
@@ -35,7 +39,7 @@ def test_predict_models_and_api(penstock: Penstock, model: str) -> None:
     assert model in penstock.cli("models").stdout
     listed = json.loads(penstock.cli("models", json_output=True).stdout)
     assert model in json.dumps(listed)
-    assert "package penstock.models.handy.v1;" in penstock.cli("api", model).stdout
+    assert "package penstock.models.handy.v1;" in penstock.cli("api", "proto", model).stdout
 
 
 def test_envoy_yaml_is_accepted_by_envoy_and_the_static_one_runs_by_itself(
@@ -48,11 +52,12 @@ def test_envoy_yaml_is_accepted_by_envoy_and_the_static_one_runs_by_itself(
             [find_envoy(), "--mode", "validate", "-c", path], capture_output=True, text=True, check=False, timeout=60
         )
         assert checked.returncode == 0, checked.stderr
-    config = yaml.safe_load(path.read_text())
     port, admin = free_ports(2)
-    config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = port
-    config["admin"]["address"]["socket_address"]["port_value"] = admin
-    path.write_text(yaml.safe_dump(config))
+    # As text: Envoy's YAML reader takes a plain `y` for true, and pyyaml would write the tensor's name so.
+    text = path.read_text()
+    for old, new in ((yaml_port(text, "admin"), admin), (penstock.port, port)):
+        text = text.replace(f"port_value: {old}", f"port_value: {new}")
+    path.write_text(text)
     log = (tmp_path / "envoy.log").open("wb")
     with log, subprocess.Popen([find_envoy(), "-c", path, "--disable-hot-restart"], stdout=log, stderr=log) as envoy:
         try:

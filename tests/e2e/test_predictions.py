@@ -56,7 +56,7 @@ CASES = [
     Case("dynamic", models.sums(), [{"x": [1.5, 2.5, 3.0]}, {"x": [4.0, 5.0, 6.5]}]),
     Case("scalars", models.scalars(), [{"a": 1.5, "b": 2.0}, {"a": 3.0, "b": 3.0}, {"a": 0.0, "b": 0.0}]),
     Case("exclaim", models.string_exclaim(), [{"x": ["a", ""]}]),
-    Case("classifier", models.classifier(), [{"x": [1, 2, 3, 4]}, {"x": [-4, 3, -2, 1]}]),
+    Case("classifier", models.classifier(), [{"X": [1, 2, 3, 4]}, {"X": [-4, 3, -2, 1]}]),
     Case("one-fp32", models.identity(Datatype.FP32, (2, 2), batching=False), {"x": [[1.5, 2.5], [3.5, 4.5]]}),
     Case("one-int64", models.add_one(Datatype.INT64, (4,), batching=False), {"x": [1, 2, 3, -4]}),
     Case("one-bytes", models.string_exclaim(batching=False), {"x": ["left", "right"]}),
@@ -161,7 +161,8 @@ def test_tritonclient_over_http_and_grpc(deployed: Penstock, case: Case) -> None
                     f"FP{array.itemsize * 8}" if array.dtype.kind == "f" else f"INT{array.itemsize * 8}"
                 )
                 # Triton has no tensors of rank 0: a scalar is a tensor of one element.
-                wire = array.reshape(1) if array.ndim == 0 else array
+                scalar = array.ndim == (0 if isinstance(case.rows, dict) else 1)
+                wire = array.reshape(*array.shape, 1) if scalar else array
                 tensor = library.InferInput(name, list(wire.shape), kind)
                 tensor.set_data_from_numpy(
                     np.array([str(v).encode() for v in wire.ravel()], object).reshape(wire.shape)
