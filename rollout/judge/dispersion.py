@@ -70,8 +70,12 @@ class OnlineDispersion:
         """Counts of one tick with requests in both arms, one bad count per row."""
         total = n_canary + n_stable
         rate = (bad_canary + bad_stable) / total
+        share = n_canary / total
         self._excess = self._excess + (bad_canary - n_canary * rate)
-        self._variance = self._variance + (n_canary * n_stable / total) * rate * (1.0 - rate)
+        # Given the tick's total, of mean n_c n_s rate (1 - rate) / (total - 1) while the arms are alike; each arm's
+        # own count in it, so that lasting harm, whose counts vary more, is not taken for noise either.
+        variance = ((1.0 - share) ** 2 * bad_canary + share**2 * bad_stable) * (1.0 - rate)
+        self._variance = self._variance + variance * (total / (total - 1.0))
         self._seconds += seconds
         if self._seconds >= BLOCK_S:
             self._close_block()

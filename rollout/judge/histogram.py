@@ -16,27 +16,34 @@ DECAY_PER_S = 0.97**0.1
 """About five and a half minutes: long enough for a tail, short enough to follow the load."""
 
 
-class EdgeTable:
-    """For one set of edges and a list of margins: which edge is "this edge, later by the margin".
+SLACK = 0.15
+"""An edge counts as reaching a tolerance when it is this part of it short: edges are rounded to whole microseconds."""
 
-    The nearest edge, in the logarithm, but at least the next one. Past the last edge there is none: -1.
+
+class EdgeTable:
+    """For one set of edges: which edge is "this edge, later by the margin", per margin (rows); past the last edge: -1.
+
+    Tolerances go to the next edge that reaches them: buckets are of uneven width, and a tolerance rounded down from
+    5 % to 1 % would roll back healthy versions. What is to be proven goes to the nearest edge, in the logarithm, above
+    the first one: rounded up it would be proven too cheaply, rounded down at many times the requests.
     """
 
-    def __init__(self, edges_us: tuple[int, ...], margins: Sequence[float]):
+    def __init__(self, edges_us: tuple[int, ...], *, tolerances: Sequence[float], proofs: Sequence[float]):
         self.edges_us = edges_us
-        log_edges = np.log(np.maximum(np.array(edges_us, dtype=np.float64), 1e-3))
         count = len(edges_us)
-        self.shifted: IntArray = np.empty((len(margins), count), dtype=np.int64)
+        self.shifted: IntArray = np.full((len(tolerances) + len(proofs), count), -1, dtype=np.int64)
         if not count:
             return
-        for row, margin in enumerate(margins):
+        log_edges = np.log(np.array(edges_us, dtype=np.float64))
+        following = np.arange(count) + 1
+        for row, margin in enumerate(tolerances):
+            self.shifted[row] = np.searchsorted(log_edges, log_edges + np.log1p((1.0 - SLACK) * margin))
+        for row, margin in enumerate(proofs, start=len(tolerances)):
             target = log_edges + np.log1p(margin)
             right = np.searchsorted(log_edges, target)
-            left = np.maximum(right - 1, 0)
-            inside = np.minimum(right, count - 1)
+            left, inside = right - 1, np.minimum(right, count - 1)
             nearest = np.where(target - log_edges[left] < log_edges[inside] - target, left, inside)
-            beyond = (right >= count) & (target - log_edges[-1] > 1e-2)
-            self.shifted[row] = np.where(beyond, -1, np.maximum(nearest, np.arange(count) + 1))
+            self.shifted[row] = np.where(right < count, np.maximum(nearest, following), count)
         self.shifted[self.shifted >= count] = -1
 
 

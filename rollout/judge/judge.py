@@ -249,9 +249,7 @@ class Judge:
         return f"stable itself is failing, {share_words(bad_s, n_s)} of late: nothing advances until it recovers"
 
     def _proven(self, reports: tuple[MetricReport, ...]) -> str:
-        shown = [
-            f"{report.metric.value} within {_margin_words(report)}" for report in reports if report.margin is not None
-        ]
+        shown = [_margin_words(report) for report in reports if report.margin is not None]
         proof = ", ".join(shown) if shown else "nothing asked at this traffic any more, no sign of harm"
         return f"shown to be safe: {proof} (chance of error {percent_words(self._settings.beta)} each)"
 
@@ -295,6 +293,10 @@ class Judge:
 
 def _margin_words(report: MetricReport) -> str:
     margin = report.margin or 0.0
-    if report.metric in (Metric.ACCURACY, Metric.REWARD):
-        return f"{margin:.2f} times stable's"
-    return f"{percent_words(margin)} of stable's"
+    match report.metric:
+        case Metric.ERRORS:
+            return f"errors less than {percent_words(margin)} of requests beyond stable's"
+        case Metric.LATENCY:
+            return f"latency less than {percent_words(margin)} above stable's"
+        case _:
+            return f"{report.metric.value} less than {margin:.2f} times stable's share of wrong answers"

@@ -44,7 +44,7 @@ class LatencyEvidence:
         self._p50, self._p99 = Margin.fixed(None), Margin.fixed(None)
         self._safe_quantile: IntArray = np.array([0, 3])
         self._safe = EProcess((2,), start=SAFE_START)
-        self._table = EdgeTable((), ())
+        self._table = EdgeTable((), tolerances=(), proofs=())
         self._histogram = StableHistogram(0)
 
     def start_step(self, p50: Margin, p99: Margin) -> None:
@@ -57,7 +57,8 @@ class LatencyEvidence:
     def _use_edges(self, edges_us: tuple[int, ...]) -> None:
         tolerance = self._settings.latency_tolerance
         safe = [*self._p50.values(placeholder=1.0).tolist(), *self._p99.values(placeholder=1.0).tolist()]
-        self._table = EdgeTable(edges_us, [tolerance] * 4 + [max(CATASTROPHE_MARGIN, tolerance)] * 2 + safe)
+        tolerances = [tolerance] * 4 + [max(CATASTROPHE_MARGIN, tolerance)] * 2
+        self._table = EdgeTable(edges_us, tolerances=tolerances, proofs=safe)
 
     @property
     def edges_us(self) -> tuple[int, ...]:

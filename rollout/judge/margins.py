@@ -61,7 +61,7 @@ class StepMargins:
     """The margins of one step.
 
     errors:       share of requests that may fail beyond stable's share (0.01 = one point)
-    p50, p99:     how much later the median and the 99th percentile may be (0.22 = 22 %)
+    p50, p99:     how much later the median and the 99th percentile may be (0.22 = 22 %, to the nearest bucket edge)
     wrong_ratio:  wrong answers may be at most this many times stable's (labels)
     reward_ratio: the same for lost reward, 1 - mean reward
     """
