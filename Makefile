@@ -30,6 +30,7 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 
 generate: $(READY) ## golden files and pinned requirements anew (pins are kept where they still fit)
 	@$(BIN)/python -m tests.contract.regenerate
+	@$(BIN)/python -m tests.envoy.regenerate
 	@$(COMPILE) requirements.in -o requirements.txt
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
 

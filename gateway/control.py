@@ -26,7 +26,7 @@ from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
 from gateway.envoy.data_plane import EnvoyDataPlane
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.state import ModelLimits
-from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
+from gateway.envoy.yaml_config import envoy_yaml
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
@@ -142,11 +142,6 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     add_reflection(grpc_server, contracts=contracts)
     add_health(grpc_server, health=health, contracts=contracts)
 
-    def envoy_yaml(static: bool) -> str:
-        if static:
-            return static_yaml(routing.state(), envoy, routing.weights())
-        return bootstrap_yaml(envoy)
-
     return Control(
         registry=registry,
         serving=serving,
@@ -165,7 +160,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
             controller=controller,
             health=health,
             metrics=metrics,
-            envoy_yaml=envoy_yaml,
+            envoy_yaml=lambda form: envoy_yaml(form, routing.state(), envoy, routing.weights()),
             version=installed_version("penstock"),
         ),
         public=public_app(registry=registry, desk=desk, authority=f"{settings.host}:{settings.port}"),

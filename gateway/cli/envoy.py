@@ -16,12 +16,13 @@ def add_to(app: typer.Typer) -> None:
 def envoy(
     ctx: typer.Context,
     static: Annotated[
-        bool, typer.Option("--static", help="Everything in one file, to run without the control plane.")
+        bool, typer.Option("--static", help="For an Envoy without a control plane: its own endpoints are left out.")
+    ] = False,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="What the embedded Envoy is started with; it takes the rest by ADS.")
     ] = False,
 ) -> None:
-    """Print the Envoy configuration as YAML.
-
-    Without --static it is the bootstrap of an Envoy that takes models and weights from the control plane.
+    """Print the compiled Envoy configuration as YAML: all models, routes and weights as they are now, in one file.
 
     Examples:
 
@@ -29,9 +30,12 @@ def envoy(
 
       envoy --mode validate -c envoy.yaml
     """
+    if static and bootstrap:
+        raise typer.BadParameter("choose one of --static and --bootstrap")
+    form = "static" if static else "bootstrap" if bootstrap else "compiled"
     session: Session = ctx.obj
     with session.operators() as client:
-        response = client.get("/api/v1/envoy", params={"static": str(static).lower()})
+        response = client.get("/api/v1/envoy", params={"form": form})
     if not response.is_success:
         raise refused(response)
     if session.as_json:

@@ -61,24 +61,34 @@ def bootstrap(settings: EnvoySettings) -> Json:
         "layered_runtime": _runtime(runtime),
         "static_resources": {
             "listeners": [listener(settings, scopes, als_cluster=CONTROL_GRPC)],
-            "clusters": [
-                plain_cluster(CONTROL_GRPC, settings.control_grpc, http2=True, settings=settings),
-                plain_cluster(CONTROL_HTTP, settings.control_http, http2=False, settings=settings),
-            ],
+            "clusters": _control_clusters(settings),
         },
     }
 
 
 def static_bootstrap(
-    settings: EnvoySettings, *, clusters: list[Json], scopes: list[Json], runtime: dict[str, int]
+    settings: EnvoySettings, *, clusters: list[Json], scopes: list[Json], runtime: dict[str, int], control_plane: bool
 ) -> Json:
-    """A complete configuration without a control plane: everything inline, weights that never lapse."""
+    """A complete configuration: everything inline, weights that never lapse.
+
+    With `control_plane` its documents, feedback, reflection and access log are there too.
+    """
     inline = {"scoped_route_configurations_list": {"scoped_route_configurations": scopes}}
     return {
         **_process(settings),
         "layered_runtime": _runtime({"name": RUNTIME_LAYER, "static_layer": dict(runtime)}),
-        "static_resources": {"listeners": [listener(settings, inline, als_cluster=None)], "clusters": clusters},
+        "static_resources": {
+            "listeners": [listener(settings, inline, als_cluster=CONTROL_GRPC if control_plane else None)],
+            "clusters": [*clusters, *(_control_clusters(settings) if control_plane else ())],
+        },
     }
+
+
+def _control_clusters(settings: EnvoySettings) -> list[Json]:
+    return [
+        plain_cluster(CONTROL_GRPC, settings.control_grpc, http2=True, settings=settings),
+        plain_cluster(CONTROL_HTTP, settings.control_http, http2=False, settings=settings),
+    ]
 
 
 def listener(settings: EnvoySettings, scopes: Json, *, als_cluster: str | None) -> Json:

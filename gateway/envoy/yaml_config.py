@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 
 import yaml
 
@@ -21,26 +22,49 @@ from gateway.envoy.state import GatewayState
 from gateway.envoy.system_routes import system_route_configuration
 
 
+class EnvoyForm(StrEnum):
+    """Which of Envoy's configurations."""
+
+    COMPILED = "compiled"
+    """What Envoy serves now, in one file: the models' routes and weights, and the control plane's own."""
+    STATIC = "static"
+    """The same for an Envoy that has no control plane."""
+    BOOTSTRAP = "bootstrap"
+    """What the embedded Envoy is started with; it takes the rest from the control plane."""
+
+
+def envoy_yaml(form: EnvoyForm, state: GatewayState, settings: EnvoySettings, weights: Mapping[str, int]) -> str:
+    """The configuration in one of its forms. Raises as `static_yaml`."""
+    if form is EnvoyForm.BOOTSTRAP:
+        return bootstrap_yaml(settings)
+    return static_yaml(state, settings, weights, control_plane=form is EnvoyForm.COMPILED)
+
+
 def bootstrap_yaml(settings: EnvoySettings) -> str:
     """The bootstrap of an Envoy that takes models and weights from the control plane."""
     return _dump(bootstrap(settings))
 
 
-def static_yaml(state: GatewayState, settings: EnvoySettings, weights: Mapping[str, int]) -> str:
-    """Everything in one file, for an Envoy without a control plane.
+def static_yaml(
+    state: GatewayState, settings: EnvoySettings, weights: Mapping[str, int], *, control_plane: bool = False
+) -> str:
+    """The compiled configuration, everything in one file that runs by itself.
 
     `weights` are canary weights in basis points by model name; they stay until the file changes. Docs, reflection and
-    feedback are left out: the control plane answers those. Raises BadState, and ValueError for impossible weights.
+    feedback are answered by a control plane, and left out without one. Raises BadState, and ValueError for
+    impossible weights.
     """
     state = check(state)
     configurations = [
-        system_route_configuration(state, settings, control_plane=False),
-        *(model_route_configuration(model, settings, control_plane=False) for model in state.models),
+        system_route_configuration(state, settings, control_plane=control_plane),
+        *(model_route_configuration(model, settings, control_plane=control_plane) for model in state.models),
     ]
     scopes = [_inline_scope(configuration) for configuration in configurations]
     clusters = [cluster for backend in state.backends for cluster in backend_clusters(backend, settings)]
     runtime = compile_snapshot(state, settings).runtime(weights)
-    return _dump(static_bootstrap(settings, clusters=clusters, scopes=scopes, runtime=runtime))
+    return _dump(
+        static_bootstrap(settings, clusters=clusters, scopes=scopes, runtime=runtime, control_plane=control_plane)
+    )
 
 
 def _inline_scope(configuration: Json) -> Json:

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Body, FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.deploy import MAX_VERSION, Deployer, Deployment, DeployRequest
+from gateway.envoy.yaml_config import EnvoyForm
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.server.app import add_error_handlers
@@ -49,8 +50,7 @@ class RolloutVerb(StrEnum):
     RETRY = "retry"
 
 
-EnvoyYaml = Callable[[bool], str]
-"""The compiled configuration as YAML; the argument asks for the self-contained one (`--static`)."""
+EnvoyYaml = Callable[[EnvoyForm], str]
 
 
 def operators_app(
@@ -79,10 +79,12 @@ def operators_app(
 
     @app.get("/api/v1/envoy", response_class=Response, responses=_text("application/yaml"), tags=["envoy"])
     async def envoy(
-        static: Annotated[bool, Query(description="with the endpoints filled in, to run without Penstock")] = False,
+        form: Annotated[
+            EnvoyForm, Query(description="all in one file, the same without a control plane, or the bootstrap")
+        ] = EnvoyForm.COMPILED,
     ) -> Response:
-        """The configuration that Envoy has, as YAML."""
-        return Response(envoy_yaml(static), media_type="application/yaml")
+        """The configuration of Envoy as YAML."""
+        return Response(envoy_yaml(form), media_type="application/yaml")
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:

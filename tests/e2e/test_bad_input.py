@@ -151,7 +151,7 @@ def test_typed_grpc_mistakes_carry_the_same_details(strict: Penstock) -> None:
 def snapshot(penstock: Penstock) -> Any:
     """Everything that a refused operation must leave as it was."""
     found = httpx.get(f"{penstock.operators}/api/v1/models").json()
-    return found, httpx.get(f"{penstock.operators}/api/v1/envoy", params={"static": True}).text
+    return found, httpx.get(f"{penstock.operators}/api/v1/envoy", params={"form": "static"}).text
 
 
 def deploy_refused(penstock: Penstock, name: str, content: bytes, **params: Any) -> httpx.Response:

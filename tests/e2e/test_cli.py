@@ -45,7 +45,7 @@ def test_predict_models_and_api(penstock: Penstock, model: str) -> None:
 def test_envoy_yaml_is_accepted_by_envoy_and_the_static_one_runs_by_itself(
     penstock: Penstock, model: str, tmp_path: Path
 ) -> None:
-    for flags in ((), ("--static",)):
+    for flags in ((), ("--bootstrap",), ("--static",)):
         path = tmp_path / "envoy.yaml"
         path.write_text(penstock.cli("envoy", *flags).stdout)
         checked = subprocess.run(

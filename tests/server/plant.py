@@ -6,12 +6,14 @@ tests use Envoy itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.onnx.describe import describe
 from adapters.server import Address
+from adapters.signature import Signature
 from gateway.artefacts import ArtefactStore
 from gateway.checks import ContractCheck
 from gateway.database import open_database
@@ -20,7 +22,7 @@ from gateway.envoy.ads import Rejected
 from gateway.envoy.compile import compile as compile_state
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.state import GatewayState, ModelLimits, ModelRoutes
-from gateway.envoy.yaml_config import bootstrap_yaml, static_yaml
+from gateway.envoy.yaml_config import EnvoyForm, envoy_yaml
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
@@ -46,6 +48,17 @@ ENVOY = EnvoySettings(
     control_grpc=Address("127.0.0.1", 9902),
     control_http=Address("127.0.0.1", 9903),
 )
+
+
+_DESCRIBED: dict[bytes, Signature] = {}
+
+
+async def described(path: Path) -> Signature:
+    """The real description, made once per file content: each one starts a process."""
+    content = await asyncio.to_thread(path.read_bytes)
+    if content not in _DESCRIBED:
+        _DESCRIBED[content] = await describe(path)
+    return _DESCRIBED[content]
 
 
 class ManualClock:
@@ -135,7 +148,7 @@ class Plant:
             artefacts=self.artefacts,
             serving=self.serving,
             routing=self.routing,
-            describe=describe,
+            describe=described,
             on_end=self.metrics.deployed,
         )
         self.upkeep = Upkeep(routing=self.routing, serving=self.serving)
@@ -154,8 +167,8 @@ class Plant:
     async def _envoy_live(self) -> bool:
         return self.envoy_live
 
-    def _envoy_yaml(self, static: bool) -> str:
-        return static_yaml(self.routing.state(), ENVOY, self.routing.weights()) if static else bootstrap_yaml(ENVOY)
+    def _envoy_yaml(self, form: EnvoyForm) -> str:
+        return envoy_yaml(form, self.routing.state(), ENVOY, self.routing.weights())
 
     async def deploy(
         self, model: str, artefact: bytes, *, number: int | None = None, start_rollout: StartRollout | None = None

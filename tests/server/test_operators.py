@@ -296,11 +296,15 @@ async def test_metrics_follow_what_happens(api: httpx.AsyncClient, plant: Plant)
 
 async def test_the_compiled_configuration_is_yaml(api: httpx.AsyncClient) -> None:
     await deploy(api, "adder", V1)
-    plain = yaml.safe_load((await api.get("/api/v1/envoy")).text)
-    static = yaml.safe_load((await api.get("/api/v1/envoy", params={"static": "true"})).text)
-    assert "dynamic_resources" in plain
-    assert "dynamic_resources" not in static
-    assert "adder.1" in json.dumps(static)
+    texts = {
+        form: (await api.get("/api/v1/envoy", params={"form": form} if form else {})).text
+        for form in ("", "compiled", "static", "bootstrap")
+    }
+    loaded = {form: json.dumps(yaml.safe_load(text)) for form, text in texts.items()}
+    assert loaded[""] == loaded["compiled"]
+    assert {form for form, text in loaded.items() if "dynamic_resources" in text} == {"bootstrap"}
+    assert {form for form, text in loaded.items() if "adder.1" in text} == {"", "compiled", "static"}
+    assert "penstock-control" not in loaded["static"]
 
 
 async def test_the_api_describes_itself_and_its_errors(api: httpx.AsyncClient) -> None:
