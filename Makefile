@@ -8,6 +8,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 PYTHON ?= python3.11
+# onnxruntime sends usage data to its makers unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 help: ## list these targets

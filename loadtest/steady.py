@@ -8,6 +8,7 @@ Results (`loadtest.results`) are written every second and once more at the end.
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -19,9 +20,9 @@ import grpc.experimental.gevent as grpc_gevent
 from locust import constant_throughput, events
 from locust.env import Environment
 
-from loadtest.examples import read_examples
+from loadtest.examples import BadExamples, read_examples
 from loadtest.results import Tally
-from loadtest.surface import find_model
+from loadtest.surface import UnknownModel, WrongExample, find_model
 from loadtest.users import GrpcUser, JsonUser, Load, PredictUser
 
 __all__ = ["GrpcUser", "JsonUser"]
@@ -42,15 +43,23 @@ def add_options(parser: ArgumentParser) -> None:
 
 def prepare(environment: Environment, **_: Any) -> None:
     options: Any = environment.parsed_options
-    host = options.host.removeprefix("http://")
-    with grpc.insecure_channel(host) as channel:
-        api = find_model(channel, options.model)
-    PredictUser.load = Load.of(
-        api=api, examples=read_examples(options.examples), callers=options.callers, feedback_share=options.feedback
-    )
+    try:
+        PredictUser.load = _load(options)
+    except (BadExamples, UnknownModel, WrongExample) as error:
+        # Locust only logs what a listener raises, and would then run without a load.
+        sys.exit(f"loadtest: {error}")
+    except grpc.RpcError as error:
+        sys.exit(f"loadtest: no gateway answers at {options.host}: {error.details()}")
     PredictUser.wait_time = constant_throughput(options.rate / options.num_users)
     reporter = gevent.spawn(_report, PredictUser.load.tally, options.results)
     environment.events.quit.add_listener(lambda **_: reporter.kill())
+
+
+def _load(options: Any) -> Load:
+    examples = read_examples(options.examples)
+    with grpc.insecure_channel(options.host.removeprefix("http://")) as channel:
+        api = find_model(channel, options.model)
+    return Load.of(api=api, examples=examples, callers=options.callers, feedback_share=options.feedback)
 
 
 def _report(tally: Tally, path: Path) -> None:

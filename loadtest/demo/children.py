@@ -86,5 +86,5 @@ def choose_port(preferred: int) -> int:
 
 
 def quiet_environment() -> dict[str, str]:
-    """The environment for children: no colours and no progress bars in their logs."""
-    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+    """The environment for children: no colours in their logs, and no usage data sent to onnxruntime's makers."""
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", "ORT_DISABLE_TELEMETRY": "1"}

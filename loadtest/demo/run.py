@@ -108,6 +108,9 @@ class Demo:
                 good = self._conclude(lines)
                 if keep:
                     self._hold()
+            except KeyboardInterrupt:
+                self._view.note("Stopping ...")
+                raise
             finally:
                 # The children end in order, whatever a second Ctrl-C may want.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,6 +14,7 @@ from time import monotonic
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -59,7 +60,7 @@ class View:
         self.console.print(Text.assemble(("  ok  ", GOOD), words, (f"  {note}" if note else "", DIM)))
 
     def note(self, words: str) -> None:
-        self.console.print(Text(f"      {words}", style=DIM))
+        self.console.print(Padding(Text(words, style=DIM), (0, 0, 0, 6)))
 
     def failure(self, words: str) -> None:
         self.console.print(Text.assemble(("  failed  ", f"bold {BAD}"), words))
