@@ -11,6 +11,7 @@ import numpy as np
 from rollout.judge.dispersion import OnlineDispersion
 from rollout.judge.evalues import FloatArray, rate_against, rate_ratio
 from rollout.judge.margins import Margin
+from rollout.judge.pairing import Pairing
 from rollout.judge.process import SAFE_START, EProcess
 from rollout.judge.settings import JudgeSettings, Metric
 from rollout.judge.verdict import MetricReport, evidence_words, percent_words, share_words
@@ -37,6 +38,7 @@ class ErrorEvidence:
         self._absolute = EProcess((8,), log_prior=_LOG_FLOOR_PRIOR)
         self._alternatives = settings.error_tolerance * _RATIOS
         self._dispersion = OnlineDispersion(1)
+        self._pair = Pairing(1)
         self._totals = [0.0, 0.0, 0.0, 0.0]
         self._recent_bad, self._recent_n, self._recent_variance = 0.0, 0.0, 0.0
         self._margin = Margin.fixed(None)
@@ -48,6 +50,7 @@ class ErrorEvidence:
         self._margins = margin.values(placeholder=0.5)
         self._safe = EProcess(self._margins.shape, start=SAFE_START)
         self._dispersion.start_step()
+        self._pair.clear()
 
     def restart(self) -> None:
         self._relative.restart()
@@ -76,33 +79,32 @@ class ErrorEvidence:
         return np.minimum(np.maximum(rate, 0.1 * self._margins), 0.999 * null), null
 
     def observe(self, bad_canary: int, n_canary: int, bad_stable: int, n_stable: int, seconds: float) -> None:
-        if n_canary and n_stable:
-            phi = self.phi
-            if bad_canary or bad_stable:
-                log_f = rate_ratio(
-                    bad_canary, n_canary, bad_stable, n_stable, self._settings.error_tolerance, self._alternatives
-                )
-                self._relative.multiply(log_f / phi)
-            self._absolute.multiply(rate_against(bad_canary, n_canary, _FLOOR_RATES, FLOOR) / phi)
-            alternative, null = self._bounds()
-            self._safe.multiply(rate_against(bad_canary, n_canary, alternative, null) / phi)
-            self._dispersion.observe(
-                np.array([float(bad_canary)]), n_canary, np.array([float(bad_stable)]), n_stable, seconds
-            )
-            totals = self._totals
-            self._totals = [
-                totals[0] + bad_canary,
-                totals[1] + n_canary,
-                totals[2] + bad_stable,
-                totals[3] + n_stable,
-            ]
+        pair = self._pair
+        if pair.add(np.array([float(bad_canary)]), n_canary, np.array([float(bad_stable)]), n_stable, seconds):
+            if pair.paired:
+                self._grow(float(pair.canary[0]), pair.n_canary, float(pair.stable[0]), pair.n_stable, pair.seconds)
+            pair.clear()
+        self._totals = [
+            before + now for before, now in zip(self._totals, (bad_canary, n_canary, bad_stable, n_stable), strict=True)
+        ]
         decay = DECAY_PER_S**seconds
         self._recent_bad = self._recent_bad * decay + bad_stable
         self._recent_n = self._recent_n * decay + n_stable
         self._recent_variance *= _VARIANCE_DECAY_PER_S**seconds
-        total = n_canary + n_stable
-        if total:
-            self._recent_variance += n_canary * n_stable * (bad_canary + bad_stable) / total**2
+
+    def _grow(self, bad_canary: float, n_canary: float, bad_stable: float, n_stable: float, seconds: float) -> None:
+        phi = self.phi
+        bad, total = bad_canary + bad_stable, n_canary + n_stable
+        if bad:
+            tolerance = self._settings.error_tolerance
+            self._relative.multiply(
+                rate_ratio(bad_canary, n_canary, bad_stable, n_stable, tolerance, self._alternatives) / phi
+            )
+        self._absolute.multiply(rate_against(bad_canary, n_canary, _FLOOR_RATES, FLOOR) / phi)
+        alternative, null = self._bounds()
+        self._safe.multiply(rate_against(bad_canary, n_canary, alternative, null) / phi)
+        self._dispersion.observe(np.array([bad_canary]), n_canary, np.array([bad_stable]), n_stable, seconds)
+        self._recent_variance += n_canary * n_stable * bad / total**2
 
     def log_harm(self) -> float:
         relative = float(self._relative.log_e())
@@ -133,6 +135,7 @@ class ErrorEvidence:
             stable_total=n_s,
             harm_log_e=log_harm,
             harm_log_needed=log_needed,
+            suspicion_log_e=log_harm,
             safe_log_e=log_safe,
             safe_log_needed=log_safe_needed,
             margin=margin,
@@ -151,6 +154,7 @@ class ErrorEvidence:
             "absolute": self._absolute.log_w.tolist(),
             "safe": self._safe.log_w.tolist(),
             "dispersion": self._dispersion.to_json(),
+            "pair": self._pair.to_json(),
             "totals": list(self._totals),
             "recent": [self._recent_bad, self._recent_n, self._recent_variance],
         }
@@ -160,6 +164,7 @@ class ErrorEvidence:
         self._absolute.load(value["absolute"])
         self._safe.load(value["safe"])
         self._dispersion.load(value["dispersion"])
+        self._pair.load(value["pair"])
         self._totals = [float(total) for total in value["totals"]]
         self._recent_bad, self._recent_n, self._recent_variance = (float(part) for part in value["recent"])
 

@@ -221,7 +221,7 @@ class Judge:
         if frozen:
             return frozen
         for report in reports:
-            if report.harm_log_e > SUSPICION_LOG_E:
+            if report.suspicion_log_e > SUSPICION_LOG_E:
                 return f"suspicion, {report.harm_words}"
         if not canary.requests or not stable.requests:
             return f"no requests of {'the canary' if not canary.requests else 'stable'} in this tick"

@@ -16,6 +16,7 @@ import numpy as np
 from rollout.judge.errors import requests_words
 from rollout.judge.evalues import FloatArray, two_by_two
 from rollout.judge.margins import Margin
+from rollout.judge.pairing import Pairing
 from rollout.judge.process import SAFE_START, EProcess, log_uniform
 from rollout.judge.settings import JudgeSettings, Metric
 from rollout.judge.verdict import MetricReport, evidence_words, percent_words, share_words
@@ -36,6 +37,7 @@ class LabelEvidence:
         self._settings = settings
         self._metric = metric
         self._harm = EProcess((len(_SHIFTS),), log_prior=log_uniform(len(_SHIFTS)))
+        self._pair = Pairing(1)
         self._totals = [0.0, 0.0, 0.0, 0.0]
         self._seen_stable = 0.0
         self._recent_wrong, self._recent_n = 0.0, 0.0
@@ -47,6 +49,7 @@ class LabelEvidence:
         self._margin = margin
         self._ratios = margin.values(placeholder=2.0)
         self._safe = EProcess(self._ratios.shape, start=SAFE_START)
+        self._pair.clear()
 
     def restart(self) -> None:
         self._harm.restart()
@@ -69,21 +72,23 @@ class LabelEvidence:
     def observe(
         self, wrong_canary: float, n_canary: float, wrong_stable: float, n_stable: float, seconds: float
     ) -> None:
-        if n_canary or n_stable:
-            if n_canary and n_stable and self._seen_stable >= MIN_STABLE_LABELS:
-                self._grow(wrong_canary, n_canary, wrong_stable, n_stable)
-            totals = self._totals
-            self._totals = [
-                totals[0] + wrong_canary,
-                totals[1] + n_canary,
-                totals[2] + wrong_stable,
-                totals[3] + n_stable,
-            ]
-            self._seen_stable += n_stable
-        if self.present:
-            decay = DECAY_PER_S**seconds
-            self._recent_wrong = self._recent_wrong * decay + wrong_stable
-            self._recent_n = self._recent_n * decay + n_stable
+        if not (n_canary or n_stable or self.present):
+            return
+        pair = self._pair
+        if pair.add(np.array([wrong_canary]), n_canary, np.array([wrong_stable]), n_stable, seconds):
+            wrong = float(pair.stable[0])
+            if pair.paired and self._seen_stable >= MIN_STABLE_LABELS:
+                self._grow(float(pair.canary[0]), pair.n_canary, wrong, pair.n_stable)
+            # Only now: the rates that a pair is judged by must not know it.
+            decay = DECAY_PER_S**pair.seconds
+            self._recent_wrong = self._recent_wrong * decay + wrong
+            self._recent_n = self._recent_n * decay + pair.n_stable
+            self._seen_stable += pair.n_stable
+            pair.clear()
+        self._totals = [
+            before + now
+            for before, now in zip(self._totals, (wrong_canary, n_canary, wrong_stable, n_stable), strict=True)
+        ]
 
     def _grow(self, wrong_canary: float, n_canary: float, wrong_stable: float, n_stable: float) -> None:
         theta = self._theta_stable
@@ -129,6 +134,7 @@ class LabelEvidence:
             stable_total=n_s,
             harm_log_e=log_harm,
             harm_log_needed=log_needed,
+            suspicion_log_e=log_harm,
             safe_log_e=log_safe,
             safe_log_needed=log_safe_needed,
             margin=None if nominal is None else ratio,
@@ -166,6 +172,7 @@ class LabelEvidence:
         return {
             "harm": self._harm.log_w.tolist(),
             "safe": self._safe.log_w.tolist(),
+            "pair": self._pair.to_json(),
             "totals": list(self._totals),
             "seen_stable": self._seen_stable,
             "recent": [self._recent_wrong, self._recent_n],
@@ -174,6 +181,7 @@ class LabelEvidence:
     def load(self, value: Mapping[str, Any]) -> None:
         self._harm.load(value["harm"])
         self._safe.load(value["safe"])
+        self._pair.load(value["pair"])
         self._totals = [float(total) for total in value["totals"]]
         self._seen_stable = float(value["seen_stable"])
         self._recent_wrong, self._recent_n = (float(part) for part in value["recent"])

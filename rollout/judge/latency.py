@@ -17,6 +17,7 @@ from rollout.judge.errors import requests_words
 from rollout.judge.evalues import FloatArray, IntArray, log_sum_exp, two_by_two
 from rollout.judge.histogram import EdgeTable, StableHistogram, counts_above, nearest_edges
 from rollout.judge.margins import Margin
+from rollout.judge.pairing import Pairing
 from rollout.judge.process import SAFE_START, EProcess, log_uniform
 from rollout.judge.settings import JudgeSettings, Metric
 from rollout.judge.verdict import MetricReport, evidence_words, percent_words, share_words
@@ -46,12 +47,14 @@ class LatencyEvidence:
         self._safe = EProcess((2,), start=SAFE_START)
         self._table = EdgeTable((), tolerances=(), proofs=())
         self._histogram = StableHistogram(0)
+        self._pair = Pairing(0)
 
     def start_step(self, p50: Margin, p99: Margin) -> None:
         self._p50, self._p99 = p50, p99
         self._safe_quantile = np.array([0] * len(p50.rows) + [3] * len(p99.rows))
         self._safe = EProcess((len(self._safe_quantile),), start=SAFE_START)
         self._dispersion.start_step()
+        self._pair.clear()
         self._use_edges(self._table.edges_us)
 
     def _use_edges(self, edges_us: tuple[int, ...]) -> None:
@@ -69,6 +72,7 @@ class LatencyEvidence:
         """Forget stable's distribution: it was counted in other buckets. Evidence so far stays, it was sound."""
         self._use_edges(edges_us)
         self._histogram = StableHistogram(len(edges_us))
+        self._pair = Pairing(len(edges_us) + 1)
 
     def restart(self) -> None:
         self._harm.restart()
@@ -85,17 +89,19 @@ class LatencyEvidence:
 
         While not `warm`, only the catastrophe rows learn: a canary with cold caches is slower for a while and fine.
         """
-        if not stable:
-            self._histogram.add(np.zeros(len(self._histogram.counts)), seconds)
+        if not self._table.edges_us:
             return
-        stable_counts = np.array(stable, dtype=np.float64)
-        n_stable = float(stable_counts.sum())
-        if canary and n_stable and self._histogram.total:
-            canary_counts = np.array(canary, dtype=np.float64)
-            n_canary = float(canary_counts.sum())
-            if n_canary:
-                self._grow(canary_counts, n_canary, stable_counts, n_stable, seconds, warm)
-        self._histogram.add(stable_counts, seconds)
+        canary_counts, stable_counts = (
+            np.array(counts, dtype=np.float64) if counts else np.zeros(len(self._histogram.counts))
+            for counts in (canary, stable)
+        )
+        pair = self._pair
+        if pair.add(canary_counts, canary_counts.sum(), stable_counts, stable_counts.sum(), seconds):
+            if pair.paired and self._histogram.total:
+                self._grow(pair.canary, pair.n_canary, pair.stable, pair.n_stable, pair.seconds, warm)
+            # Only now: the thresholds that a pair is judged by must not know it.
+            self._histogram.add(pair.stable, pair.seconds)
+            pair.clear()
 
     def _grow(
         self,
@@ -106,7 +112,7 @@ class LatencyEvidence:
         seconds: float,
         warm: bool,
     ) -> None:
-        # Thresholds and rates come from stable's past, this tick not included: predictable, as an e-value needs.
+        # Thresholds and rates come from stable's past, this pair not included: predictable, as an e-value needs.
         share = self._histogram.exceedance()
         ready = self._histogram.total > _NEEDED
         edge = nearest_edges(share, _LOG_TAIL)
@@ -167,6 +173,7 @@ class LatencyEvidence:
             stable_total=n_s,
             harm_log_e=log_harm,
             harm_log_needed=log_needed,
+            suspicion_log_e=max(log_harm, float(self._log_rows().max())),
             safe_log_e=log_safe,
             safe_log_needed=log_safe_needed,
             margin=margin,
@@ -217,6 +224,7 @@ class LatencyEvidence:
             "harm": self._harm.log_w.tolist(),
             "safe": self._safe.log_w.tolist(),
             "dispersion": self._dispersion.to_json(),
+            "pair": self._pair.to_json(),
             "totals": self._totals.tolist(),
             "edges_us": list(self._table.edges_us),
             "histogram": self._histogram.to_json(),
@@ -227,5 +235,6 @@ class LatencyEvidence:
         self._harm.load(value["harm"])
         self._safe.load(value["safe"])
         self._dispersion.load(value["dispersion"])
+        self._pair.load(value["pair"])
         self._totals = np.array(value["totals"], dtype=np.float64)
         self._histogram.load(value["histogram"])

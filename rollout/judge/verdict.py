@@ -33,6 +33,8 @@ class MetricReport:
     stable_total: float
     harm_log_e: float
     harm_log_needed: float
+    suspicion_log_e: float
+    """The strongest evidence of harm in any part of the metric (one quantile, say); it can only hold, not roll back."""
     safe_log_e: float
     safe_log_needed: float
     margin: float | None

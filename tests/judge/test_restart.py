@@ -71,7 +71,7 @@ def test_a_state_is_small_and_independent_of_the_judge() -> None:
 
 
 def test_a_state_of_another_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected format 1"):
+    with pytest.raises(ValueError, match="expected format 2"):
         JudgeState.from_json({"format": 7})
 
 
