@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from adapters.onnx.describe import describe
 from adapters.server import Address, InferenceServer
+from adapters.triton.descriptors import inference_service_files
 from gateway.artefacts import ArtefactStore
 from gateway.checks import ContractCheck
 from gateway.contract.model import Contract
@@ -128,7 +129,14 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         checks=(ContractCheck(registry=registry),),
         on_change=metrics.on_change,
     )
-    deployer = Deployer(registry=registry, artefacts=artefacts, serving=serving, routing=routing, describe=describe)
+    deployer = Deployer(
+        registry=registry,
+        artefacts=artefacts,
+        serving=serving,
+        routing=routing,
+        describe=describe,
+        on_end=metrics.deployed,
+    )
 
     admin_client = httpx.AsyncClient(base_url=f"http://{envoy.admin}", trust_env=False)
     health = GatewayHealth(registry=registry, serving=serving, envoy_live=lambda: envoy_live(admin_client), clock=clock)
@@ -139,7 +147,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     grpc_server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
     ads.add_to(grpc_server)
     add_access_log(grpc_server, desk=desk)
-    add_reflection(grpc_server, contracts=contracts)
+    add_reflection(grpc_server, contracts=contracts, more_files=inference_service_files())
     add_health(grpc_server, health=health, contracts=contracts)
 
     return Control(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from adapters.signature import Datatype
 from gateway.contract.model import Field
 from gateway.envoy.snapshot import Json, content_hash
-from gateway.envoy.state import ServedVersion
+from gateway.envoy.state import ModelLimits, ServedVersion
 
 TENSORS_FILTER = "penstock.tensors"
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     OIP_GRPC = "oip_grpc"
 
 
-def tensors_context(version: ServedVersion, kind: Kind) -> Json:
+def tensors_context(version: ServedVersion, kind: Kind, limits: ModelLimits) -> Json:
     """`typed_per_filter_config` that makes the tensors filter work for this version and protocol.
 
     `id` is the hash of everything else: the script compiles a context once and caches it by id.
@@ -44,6 +44,8 @@ def tensors_context(version: ServedVersion, kind: Kind) -> Json:
         "served_version": version.served_version,
         "batching": contract.batching,
         "max_rows": contract.max_rows,
+        # Envoy's own limit is the larger of the route's and the connection's window: the exact one is the script's.
+        "max_bytes": limits.request_bytes,
         "label": label_output(contract.outputs),
         "inputs": [_field(f) for f in contract.inputs],
         "outputs": [_field(f) for f in contract.outputs],

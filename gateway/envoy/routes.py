@@ -110,8 +110,8 @@ def _shared(model: ModelRoutes) -> Iterator[Json]:
                         "use_hash_policy": True,
                         # The canary first: it owns hashes 0..weight, so that who is in it stays in as it rises.
                         "clusters": [
-                            _entry(model.served(model.canary), kind, Arm.CANARY, 0),
-                            _entry(stable, kind, Arm.STABLE, FULL_WEIGHT),
+                            _entry(model, model.served(model.canary), kind, Arm.CANARY, 0),
+                            _entry(model, stable, kind, Arm.STABLE, FULL_WEIGHT),
                         ],
                     },
                     # Set by model.lua when the user is known; without it the choice is random per request.
@@ -145,17 +145,17 @@ def _pinned(model: ModelRoutes, version: ServedVersion, kind: Kind, match: Json)
             "cluster": physical_name(version.backend, _PROTOCOL[kind]),
             **_action(model, kind),
         },
-        "typed_per_filter_config": tensors_context(version, kind),
+        "typed_per_filter_config": tensors_context(version, kind, model.limits),
         "response_headers_to_add": _version_headers(version),
         **_route_common(model),
     }
 
 
-def _entry(version: ServedVersion, kind: Kind, arm: Arm, weight: int) -> Json:
+def _entry(model: ModelRoutes, version: ServedVersion, kind: Kind, arm: Arm, weight: int) -> Json:
     return {
         "name": alias_name(version.backend, _PROTOCOL[kind], arm),
         "weight": weight,
-        "typed_per_filter_config": tensors_context(version, kind),
+        "typed_per_filter_config": tensors_context(version, kind, model.limits),
         "response_headers_to_add": _version_headers(version),
     }
 
@@ -182,8 +182,9 @@ def _action(model: ModelRoutes, kind: Kind) -> Json:
         "timeout": f"{timeout_s:g}s",
         # The timeout starts when the whole request is there; a stalled upload is ended by this one.
         "idle_timeout": f"{timeout_s + 10:g}s",
-        # A caller's own deadline in grpc-timeout (gRPC, or JSON with that header), whatever its length.
-        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        # A caller's own deadline in grpc-timeout (gRPC, or JSON with that header), whatever its length. Envoy ignores
+        # `timeout` on a route with this field, so the limit for callers without a deadline is said here again.
+        "max_stream_duration": {"max_stream_duration": f"{timeout_s:g}s", "grpc_timeout_header_max": "0s"},
         "retry_policy": _retry_policy(_PROTOCOL[kind]),
     }
 

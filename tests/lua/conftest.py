@@ -31,6 +31,7 @@ WIDE = vectors.model(
     [TensorSpec("x", Datatype.FP32, (3, 224, 224))], [TensorSpec("y", Datatype.FP32, (3, 224, 224))], name="wide"
 )
 SLOW = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="slow")
+HASTY = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="hasty")
 DEAD = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="dead")
 
 
@@ -68,6 +69,7 @@ async def envoy(started_upstream: Upstream, tmp_path_factory: pytest.TempPathFac
         gateway.routes(WORDS, "stub"),
         gateway.routes(WIDE, "stub"),
         gateway.routes(SLOW, "stub"),
+        gateway.routes(HASTY, "stub", limits=ModelLimits(timeout_s=0.2)),
         gateway.routes(DEAD, "nobody"),
     )
     with gateway.running(models, backends, folder) as running:

@@ -225,6 +225,31 @@ async def test_a_body_beyond_the_limit_is_too_large(http1: httpx.AsyncClient, up
     assert upstream.requests == []
 
 
+async def test_the_limit_is_exact_on_every_protocol(
+    http: httpx.AsyncClient, channel: grpc.aio.Channel, upstream: Upstream, digits: Model
+) -> None:
+    """Also below the windows of Envoy's connections, which let more through than the route says."""
+    upstream.answer = answers(digits)
+    body = b'{"instances":[{"x":[1,2,3,4]}]}'
+    assert (await http.post("/v1/models/digits:predict", content=body.ljust(20_000))).status_code == 200
+    reply = await http.post("/v1/models/digits:predict", content=body.ljust(20_001))
+    assert (reply.status_code, reply.json()["code"]) == (413, 8)
+    assert "20001 bytes; this model's limit is 20000" in reply.json()["message"]
+    error = await grpc_error(channel, "/penstock.models.digits.v1.Digits/Predict", b"\x0a" * 20_001)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_body_sent_as_curl_sends_it_is_json(http: httpx.AsyncClient, upstream: Upstream, digits: Model) -> None:
+    upstream.answer = answers(digits)
+    for content_type in ("application/x-www-form-urlencoded", "application/json; charset=utf-8", "Application/JSON"):
+        reply = await http.post(
+            "/v1/models/digits:predict",
+            content=b'{"instances":[{"x":[1,2,3,4]}]}',
+            headers={"content-type": content_type},
+        )
+        assert reply.status_code == 200, reply.text
+
+
 async def test_a_mistake_does_not_cost_the_connection(upstream: Upstream, envoy: Gateway, digits: Model) -> None:
     upstream.answer = answers(digits)
     limits = httpx.Limits(max_connections=1)
@@ -345,6 +370,18 @@ async def test_the_callers_own_deadline_is_kept(http: httpx.AsyncClient, envoy: 
     assert typed_reply.headers["grpc-status"] == "4"
     text = envoy.stats("^penstock.requests")
     assert "model.slow.version.3.gs.4." in text, text
+
+
+async def test_a_caller_without_a_deadline_gets_the_models_own(http: httpx.AsyncClient, upstream: Upstream) -> None:
+    upstream.answer = lambda request: asyncio.sleep(5, b"")
+    reply = await http.post("/v1/models/hasty:predict", json={"x": 1})
+    assert (reply.status_code, reply.json()["status"]) == (504, "DEADLINE_EXCEEDED")
+    typed_reply = await http.post(
+        "/penstock.models.hasty.v1.Hasty/Predict",
+        content=vectors.framed(b"\x0d\0\0\x80\x3f"),
+        headers={"content-type": "application/grpc", "te": "trailers"},
+    )
+    assert typed_reply.headers["grpc-status"] == "4"
 
 
 @pytest.mark.parametrize("initial_metadata", [False, True])

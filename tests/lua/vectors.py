@@ -19,7 +19,7 @@ from gateway.contract.derive import derive
 from gateway.contract.descriptor import MessageClasses, message_classes
 from gateway.contract.model import Contract, Field
 from gateway.envoy.context import TENSORS_FILTER, Kind, tensors_context
-from gateway.envoy.state import ServedVersion
+from gateway.envoy.state import ModelLimits, ServedVersion
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +50,7 @@ class Model:
     def context(self, kind: Kind = Kind.JSON) -> dict[str, Any]:
         """The filter_context as the compile makes it."""
         version = ServedVersion(3, "triton", f"{self.contract.model}.3", "1", self.contract)
-        context: dict[str, Any] = tensors_context(version, kind)[TENSORS_FILTER]["filter_context"]
+        context: dict[str, Any] = tensors_context(version, kind, ModelLimits())[TENSORS_FILTER]["filter_context"]
         return context
 
 
