@@ -1,0 +1,228 @@
+"""The Envoys that are compared, and the stub behind them, each a process on a core of its own choosing.
+
+- `penstock`: the gateway's compiled configuration, static, with the real Lua.
+- `penstock_logged`: the same with the access log to the control plane, as `penstock up` runs it.
+- `plain`: router only.
+- `transcoder`: Envoy's own grpc_json_transcoder and the router, for servers that speak the typed messages themselves.
+- `transcoder_lua`: the transcoder before Penstock's typed gRPC, which together do the work of `penstock`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from adapters.server import Address
+from gateway.contract.descriptor import descriptor_set
+from gateway.envoy.clusters import plain_cluster
+from gateway.envoy.settings import EnvoySettings
+from gateway.envoy.snapshot import Json
+from gateway.envoy.state import Backend, GatewayState, ModelRoutes, ServedVersion
+from gateway.envoy.statistics import access_logs
+from gateway.envoy.system_routes import CONTROL_GRPC
+from gateway.envoy.yaml_config import static_yaml
+from gateway.stack.envoy import envoy_command
+from loadtest.bench.gateway.calls import INFER_PATH, BenchModel
+from loadtest.demo.children import Child, ChildFailed
+
+_FILTERS = "type.googleapis.com/envoy.extensions.filters"
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StubPorts:
+    """Where the stub gives which answer of a model."""
+
+    typed: int
+    infer: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEnvoy:
+    pid: int
+    port: int
+
+
+@contextmanager
+def running(
+    folder: Path, models: tuple[BenchModel, ...], *, envoy_cpu: int, load_cpu: int
+) -> Iterator[dict[str, RunningEnvoy]]:
+    """Every Envoy by name, ready, until the end of the block."""
+    with ExitStack() as stack:
+        stubs = stack.enter_context(_stub(folder, models, load_cpu))
+        envoys = {}
+        for name in ("plain", "transcoder", "penstock", "penstock_logged", "transcoder_lua"):
+            settings = _settings(next(iter(stubs.values())).infer)
+            config = _config(name, models, stubs, settings)
+            envoys[name] = stack.enter_context(_envoy(folder / f"{name}.json", config, settings, envoy_cpu))
+        yield envoys
+
+
+def _config(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
+    match name:
+        case "plain":
+            return _plain(models, stubs, settings, [])
+        case "transcoder":
+            return _plain(models, stubs, settings, [_transcoder(models)])
+        case "penstock":
+            return _penstock(models, stubs, settings)
+        case "penstock_logged":
+            config = _penstock(models, stubs, settings)
+            _connection_manager(config)["access_log"] = access_logs(CONTROL_GRPC, settings.als_flush_s)
+            control = plain_cluster(CONTROL_GRPC, settings.control_grpc, http2=True, settings=settings)
+            config["static_resources"]["clusters"].append(control)
+            return config
+        case _:
+            config = _penstock(models, stubs, settings)
+            _connection_manager(config)["http_filters"].insert(0, _transcoder(models))
+            return config
+
+
+def _penstock(models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
+    state = GatewayState(
+        backends=tuple(
+            Backend(name=m.name, grpc=_loopback(stubs[m.name].infer), http=_loopback(stubs[m.name].infer))
+            for m in models
+        ),
+        models=tuple(
+            ModelRoutes(
+                model=m.name,
+                key=m.contract.key,
+                versions=(ServedVersion(1, m.name, m.served_name, "1", m.contract),),
+                stable=1,
+            )
+            for m in models
+        ),
+    )
+    config: Json = yaml.safe_load(static_yaml(state, settings, {}))
+    return config
+
+
+def _plain(
+    models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings, filters: list[Json]
+) -> Json:
+    """Router only, and whatever `filters` come before it. Everything else as Envoy has it by default."""
+    # Open Inference calls name their model inside the body, so one model's server gets them all.
+    ways = [(f"{m.name}-typed", m.contract.predict_grpc_path, stubs[m.name].typed) for m in models]
+    ways.append((f"{models[0].name}-infer", INFER_PATH, stubs[models[0].name].infer))
+    clusters = [plain_cluster(name, _loopback(port), http2=True, settings=settings) for name, _, port in ways]
+    routes = [{"match": {"path": path}, "route": {"cluster": name}} for name, path, _ in ways]
+    manager = {
+        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "callers",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [
+            *filters,
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_FILTERS}.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "name": "callers",
+        "address": _socket(settings.listen),
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+    return {
+        "admin": {"address": _socket(settings.admin)},
+        "static_resources": {"listeners": [listener], "clusters": clusters},
+    }
+
+
+def _transcoder(models: tuple[BenchModel, ...]) -> Json:
+    contracts = [model.contract for model in models]
+    descriptor = descriptor_set(contracts).SerializeToString()
+    return {
+        "name": "envoy.filters.http.grpc_json_transcoder",
+        "typed_config": {
+            "@type": f"{_FILTERS}.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+            "proto_descriptor_bin": base64.b64encode(descriptor).decode(),
+            "services": [contract.full_service for contract in contracts],
+            # POST to the method's own path; the descriptor needs no annotations for that.
+            "auto_mapping": True,
+        },
+    }
+
+
+def _connection_manager(config: Json) -> Any:
+    return config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+@contextmanager
+def _stub(folder: Path, models: tuple[BenchModel, ...], cpu: int) -> Iterator[dict[str, StubPorts]]:
+    files = []
+    for model in models:
+        for kind, answer in (("typed", model.typed_response()), ("infer", model.infer_response())):
+            file = folder / f"{model.name}-{kind}.answer"
+            file.write_bytes(answer)
+            files.append(str(file))
+    command = [*_pinned(cpu), sys.executable, "-m", "loadtest.bench.gateway.stub", *files]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            ports = [int(port) for port in process.stdout.readline().split()]
+            if len(ports) != len(files):
+                raise ChildFailed("the stub server printed no ports; its error is above")
+            yield {m.name: StubPorts(*ports[2 * i : 2 * i + 2]) for i, m in enumerate(models)}
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _envoy(path: Path, config: Json, settings: EnvoySettings, cpu: int) -> Iterator[RunningEnvoy]:
+    # JSON, because PyYAML writes text such as y in a way that Envoy reads as true.
+    path.write_text(json.dumps(config))
+    command = [*_pinned(cpu), *envoy_command(path, concurrency=1).argv]
+    with Child(path.stem, command, log=path.with_suffix(".log")) as child:
+        _wait_ready(child, settings)
+        yield RunningEnvoy(child.pid, settings.listen.port)
+
+
+def _wait_ready(child: Child, settings: EnvoySettings) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        child.check()
+        try:
+            if httpx.get(f"http://{settings.admin}/ready").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise ChildFailed(f"{child.name} was not ready after {_START_TIMEOUT_S:g} s:\n{child.tail()}")
+
+
+def _settings(control_grpc: int) -> EnvoySettings:
+    with socket.socket() as callers, socket.socket() as admin:
+        ports = []
+        for held in (callers, admin):
+            held.bind(("127.0.0.1", 0))
+            ports.append(int(held.getsockname()[1]))
+    return EnvoySettings(
+        listen=_loopback(ports[0]),
+        admin=_loopback(ports[1]),
+        control_grpc=_loopback(control_grpc),
+        control_http=_loopback(control_grpc),
+    )
+
+
+def _pinned(cpu: int) -> list[str]:
+    return ["taskset", "-c", str(cpu)]
+
+
+def _loopback(port: int) -> Address:
+    return Address("127.0.0.1", port)
+
+
+def _socket(address: Address) -> Json:
+    return {"socket_address": {"address": address.host, "port_value": address.port}}

@@ -1,0 +1,119 @@
+"""Measures every case in turns: all cases once, then all again, so that a busy spell of the machine meets them all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loadtest.bench.gateway.calls import Wire, WrongAnswer, call_once
+from loadtest.bench.gateway.cases import Case
+from loadtest.bench.gateway.cpu import process_time
+from loadtest.bench.gateway.envoys import RunningEnvoy
+from loadtest.bench.gateway.load import LoadResult, run_load
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One case once. `busy`: share of h2load's time in which Envoy ran or waited for its core; 1 is saturated."""
+
+    us_per_request: float
+    busy: float
+    requests: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A case's turns; the best is the one that other processes of the machine disturbed least."""
+
+    case: Case
+    turns: tuple[Turn, ...]
+
+    @property
+    def best(self) -> Turn:
+        return min(self.turns, key=lambda turn: turn.us_per_request)
+
+    @property
+    def worst_us(self) -> float:
+        return max(turn.us_per_request for turn in self.turns)
+
+    @property
+    def failed(self) -> int:
+        return sum(turn.failed for turn in self.turns)
+
+    @property
+    def requests(self) -> int:
+        return sum(turn.requests for turn in self.turns)
+
+
+def measure(
+    cases: Sequence[Case],
+    envoys: Mapping[str, RunningEnvoy],
+    folder: Path,
+    *,
+    rounds: int,
+    load_cpu: int,
+    progress: Callable[[str], None],
+) -> list[Measured]:
+    """Check every answer once, warm up, then measure `rounds` turns of each case. Raises WrongAnswer, LoadFailed."""
+    runs = []
+    for number, case in enumerate(cases):
+        body = folder / f"{number}.body"
+        body.write_bytes(case.body)
+        answer, size = call_once(case.wire, envoys[case.envoy].port, case.path, case.body)
+        try:
+            case.check(answer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise WrongAnswer(f"{case.name}: cannot read the answer: {error}") from error
+        runs.append(_Run(case, envoys[case.envoy], body, size, load_cpu))
+    for run in runs:
+        run.turn(warm_up=True)
+    turns: dict[str, list[Turn]] = {case.name: [] for case in cases}
+    order = random.Random(1)  # another order each round, and the same in every run of the bench
+    for number in range(rounds):
+        for run in order.sample(runs, len(runs)):
+            turn = run.turn()
+            turns[run.case.name].append(turn)
+            progress(
+                f"round {number + 1}: {run.case.name}: {turn.us_per_request:.1f} us, "
+                f"Envoy busy {turn.busy:.0%}, failed {turn.failed}"
+            )
+    return [Measured(case, tuple(turns[case.name])) for case in cases]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    case: Case
+    envoy: RunningEnvoy
+    body: Path
+    answer_bytes: int
+    load_cpu: int
+
+    def turn(self, *, warm_up: bool = False) -> Turn:
+        shape = self.case.shape
+        if warm_up:
+            shape = replace(shape, requests=max(shape.requests // 4, shape.connections * shape.streams))
+        before = process_time(self.envoy.pid)
+        result = run_load(
+            f"http://127.0.0.1:{self.envoy.port}{self.case.path}",
+            self.body,
+            self.case.wire.headers,
+            shape,
+            http1=self.case.wire is Wire.JSON_H1,
+            cpu=self.load_cpu,
+        )
+        used = process_time(self.envoy.pid) - before
+        return Turn(
+            us_per_request=used.used_ns / 1000 / result.total,
+            busy=min(1.0, (used.used_ns + used.waited_ns) / (result.seconds * 1e9)),
+            requests=result.total,
+            failed=self._failures(result),
+        )
+
+    def _failures(self, result: LoadResult) -> int:
+        """A gRPC error is a 200 without a body: answers must also have as many bytes as the checked one."""
+        if result.failed or result.data_bytes == self.answer_bytes * result.total:
+            return result.failed
+        return max(1, abs(result.total - result.data_bytes // self.answer_bytes))
