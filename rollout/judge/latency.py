@@ -35,6 +35,10 @@ _NEEDED: FloatArray = 10.0 / (1.0 - np.array(QUANTILES))
 """Responses of stable before a quantile of it means anything."""
 _HIGHEST = 0.995
 
+UNMEASURABLE_AFTER_S = 1500.0
+"""When a margin that would be dropped in the end is dropped for a quantile that this traffic cannot measure: waiting
+brings nothing there. An owner's own margin is never dropped."""
+
 
 class LatencyEvidence:
     def __init__(self, settings: JudgeSettings):
@@ -193,7 +197,7 @@ class LatencyEvidence:
         chosen: tuple[int, float, float | None, int | None] = (50, 0.0, None, 0)
         for name, margin, first in ((50, self._p50, 0), (99, self._p99, len(self._p50.rows))):
             value = margin.at(judged_s)
-            if value is None:
+            if value is None or (margin.relents and judged_s >= UNMEASURABLE_AFTER_S and not self._measures(first)):
                 continue
             row = first + margin.row_at(judged_s)
             evidence = float(log_safe[row])
@@ -202,10 +206,14 @@ class LatencyEvidence:
                 chosen = (name, evidence, value, missing)
         return chosen
 
+    def _measures(self, row: int) -> bool:
+        """Whether stable has enough responses of late for the quantile of a row of proof."""
+        return bool(self._histogram.total > _NEEDED[self._safe_quantile[row]])
+
     def _missing(self, row: int, log_missing: float) -> int | None:
         n_c, n_s = float(self._totals[1].max()), float(self._totals[3].max())
         quantile = int(self._safe_quantile[row])
-        if not n_c or not n_s or self._histogram.total <= _NEEDED[quantile]:
+        if not n_c or not n_s or not self._measures(row):
             return None
         share = self._histogram.exceedance()
         base = int(nearest_edges(share, _LOG_TAIL)[quantile])

@@ -39,6 +39,11 @@ class Margin:
         """One margin that never relaxes."""
         return cls(((math.inf, value),))
 
+    @property
+    def relents(self) -> bool:
+        """Whether nothing is asked in the end."""
+        return self.rows[-1][1] is None
+
     def row_at(self, judged_s: float) -> int:
         for index, (until, _) in enumerate(self.rows):
             if judged_s < until:
@@ -95,7 +100,7 @@ _EARLY = StepMargins(
 _FINAL = StepMargins(
     errors=Margin(((900, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
     p50=Margin(((1500, 0.10), (2700, 0.22), (_INF, 0.48))),
-    p99=Margin(((2100, 0.22), (2700, 0.48), (_INF, None))),
+    p99=Margin(((3600, 0.22), (5400, 0.48), (_INF, None))),
     wrong_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
     reward_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
 )
