@@ -13,7 +13,8 @@ REQUESTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=60
 
 def pairs(requests: list[tuple[int, int]], bad: list[tuple[int, int]]) -> list[tuple[float, ...]]:
     """Per collection: canary's bad and all, stable's bad and all, seconds."""
-    pairing, seen = Pairing(1), []
+    pairing = Pairing(1)
+    seen: list[tuple[float, ...]] = []
     for (n_canary, n_stable), (bad_canary, bad_stable) in zip(requests, bad, strict=True):
         if pairing.add(np.array([float(bad_canary)]), n_canary, np.array([float(bad_stable)]), n_stable, 1.0):
             seen.append((pairing.canary[0], pairing.n_canary, pairing.stable[0], pairing.n_stable, pairing.seconds))
