@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test check generate clean
+.PHONY: help demo test check bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY := 1
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Settings: KEEP=1 leaves the demo running; PYTHON=/path/to/python3.11 names another interpreter"
 
 demo: $(READY) ## four versions of a model through their rollouts, on real parts (under 5 minutes)
@@ -29,6 +29,9 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 	@$(BIN)/lint-imports
 	@$(BIN)/python .ci/check_locks.py
 	@$(MAKE) test
+
+bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (about 5 minutes; needs h2load)
+	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md
 
 generate: $(READY) ## golden files and pinned requirements anew (pins are kept where they still fit)
 	@$(BIN)/python -m tests.contract.regenerate

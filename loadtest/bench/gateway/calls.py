@@ -129,7 +129,10 @@ def call_once(wire: Wire, port: int, path: str, body: bytes) -> tuple[bytes, int
         return _call_grpc(port, path, body)
     headers: Mapping[str, str] = dict(wire.headers)
     with httpx.Client(http1=wire is Wire.JSON_H1, http2=wire is Wire.JSON_H2, timeout=30) as client:
-        answer = client.post(f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
+        try:
+            answer = client.post(f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise WrongAnswer(f"{path}: expected 200, received no answer: {error!r}") from error
     if answer.status_code != httpx.codes.OK:
         raise WrongAnswer(f"{path}: expected 200, received {answer.status_code}: {answer.text[:500]}")
     return answer.content, len(answer.content)

@@ -32,11 +32,12 @@ class Case:
     target: Target | None = None
 
 
-PLAIN = "pass-through, typed gRPC, 4 floats"
-PLAIN_INFER = "pass-through, Open Inference gRPC, 4 floats"
-PLAIN_LARGE = "pass-through, typed gRPC, 602 KB"
-TRANSCODER = "grpc_json_transcoder, JSON over HTTP/1.1, 4 floats"
-TRANSCODER_LUA = "grpc_json_transcoder, then Penstock's typed gRPC, JSON over HTTP/1.1, 4 floats"
+PLAIN = "pass-through: typed gRPC, 4 floats"
+PLAIN_INFER = "pass-through: Open Inference gRPC, 4 floats"
+PLAIN_LARGE = "pass-through: typed gRPC, 602 KB"
+JSON_H1 = "typed JSON over HTTP/1.1, 4 floats"
+TRANSCODER = "grpc_json_transcoder: JSON over HTTP/1.1, 4 floats"
+TRANSCODER_LUA = "grpc_json_transcoder before typed gRPC: JSON over HTTP/1.1, 4 floats"
 
 _H2_CONNECTIONS, _H2_STREAMS, _H1_CONNECTIONS = 8, 8, 16
 
@@ -68,12 +69,12 @@ def cases(requests: int) -> list[Case]:
         typed(SMALL, PLAIN, "plain", small, "", None),
         infer(PLAIN_INFER, "plain", "", None),
         typed(SMALL, "typed gRPC, 4 floats", "penstock", small, PLAIN, Target(1.7, added_us=17)),
-        typed(SMALL, "typed gRPC, 4 floats, with access log stream", "penstock_logged", small, PLAIN, None),
+        typed(SMALL, "typed gRPC, 4 floats, with the access log stream", "penstock_logged", small, PLAIN, None),
         json(SMALL, "typed JSON over HTTP/2, 4 floats", "penstock", h2, small, PLAIN, Target(1.8, added_us=19)),
         infer("Open Inference gRPC, 4 floats", "penstock", PLAIN_INFER, Target(1.35)),
         json(SMALL, TRANSCODER, "transcoder", h1, small_h1, "", None),
         json(SMALL, TRANSCODER_LUA, "transcoder_lua", h1, small_h1, "", None),
-        json(SMALL, "typed JSON over HTTP/1.1, 4 floats", "penstock", h1, small_h1, TRANSCODER, Target(0.8)),
+        json(SMALL, JSON_H1, "penstock", h1, small_h1, TRANSCODER, Target(0.8)),
         typed(LARGE, PLAIN_LARGE, "plain", large, "", None),
         typed(LARGE, "typed gRPC, 602 KB", "penstock", large, PLAIN_LARGE, Target(1.5)),
         json(LARGE, "typed JSON over HTTP/2, 150,528 floats", "penstock", h2, large_json, PLAIN_LARGE, None),

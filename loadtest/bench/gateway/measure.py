@@ -109,11 +109,12 @@ class _Run:
             us_per_request=used.used_ns / 1000 / result.total,
             busy=min(1.0, (used.used_ns + used.waited_ns) / (result.seconds * 1e9)),
             requests=result.total,
-            failed=self._failures(result),
+            failed=failures(result, self.answer_bytes),
         )
 
-    def _failures(self, result: LoadResult) -> int:
-        """A gRPC error is a 200 without a body: answers must also have as many bytes as the checked one."""
-        if result.failed or result.data_bytes == self.answer_bytes * result.total:
-            return result.failed
-        return max(1, abs(result.total - result.data_bytes // self.answer_bytes))
+
+def failures(result: LoadResult, answer_bytes: int) -> int:
+    """A gRPC error is a 200 without a body: bodies must also have as many bytes as the answer that was checked."""
+    if result.failed or result.data_bytes == answer_bytes * result.total:
+        return result.failed
+    return max(1, abs(result.total - result.data_bytes // answer_bytes))

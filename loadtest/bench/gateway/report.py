@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from loadtest.bench.gateway.cases import TRANSCODER_LUA, Target
+from loadtest.bench.gateway.cases import JSON_H1, TRANSCODER_LUA, Target
 from loadtest.bench.gateway.load import h2load_version
 from loadtest.bench.gateway.measure import Measured
 
@@ -66,7 +66,7 @@ load had the same number of bytes.
   core; h2load and the server share the other. "Busy" is the share of a turn in which Envoy ran or waited for its core.
 - All cases take turns within one run, in another order each round. Trust ratios; microseconds belong to the machine.
 - Pass-through is an Envoy with the router alone. Penstock is the compiled static configuration with its real Lua,
-  statistics and limits. "With access log stream" adds the stream of request ids that feedback is joined with, as
+  statistics and limits. "With the access log stream" adds the stream of request ids that feedback is joined with, as
   `penstock up` has it.
 - `grpc_json_transcoder` alone is for servers that speak the model's own messages, and checks no counts; followed by
   Penstock's typed gRPC it does what typed JSON does.{_same_work(by_name)}
@@ -86,7 +86,7 @@ def _row(one: Measured, by_name: Mapping[str, Measured]) -> str:
     else:
         added, ratio = us - base.best.us_per_request, us / base.best.us_per_request
         cells += [f"{added:+.1f}", f"{ratio:.2f}", one.case.against, *_verdict(one.case.target, added, ratio)]
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    return f"| {' | '.join(cells)} |"
 
 
 def _verdict(target: Target | None, added_us: float, ratio: float) -> tuple[str, str]:
@@ -105,7 +105,7 @@ def _verdict(target: Target | None, added_us: float, ratio: float) -> tuple[str,
 
 
 def _same_work(by_name: Mapping[str, Measured]) -> str:
-    ours, theirs = by_name.get("typed JSON over HTTP/1.1, 4 floats"), by_name.get(TRANSCODER_LUA)
+    ours, theirs = by_name.get(JSON_H1), by_name.get(TRANSCODER_LUA)
     if ours is None or theirs is None:
         return ""
     return f" Typed JSON over HTTP/1.1 is {ours.best.us_per_request / theirs.best.us_per_request:.2f}x of that."
