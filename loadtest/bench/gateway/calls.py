@@ -23,6 +23,7 @@ from gateway.contract.derive import derive
 from gateway.contract.descriptor import message_classes
 from gateway.contract.model import Contract
 
+_ROWS = "1"
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -73,6 +74,7 @@ class BenchModel:
     def infer_request(self) -> bytes:
         message = oip.ModelInferRequest(
             model_name=self.name,
+            id=_ROWS,
             inputs=[{"name": "x", "datatype": "FP32", "shape": [1, *self.x.shape]}],
             outputs=[{"name": "y"}],
             raw_input_contents=[self.x.tobytes()],
@@ -83,6 +85,7 @@ class BenchModel:
         message = oip.ModelInferResponse(
             model_name=self.served_name,
             model_version="1",
+            id=_ROWS,  # servers repeat the request's; Penstock sends the number of rows there and checks it
             outputs=[{"name": "y", "datatype": "FP32", "shape": [1, *self.y.shape]}],
             raw_output_contents=[self.y.tobytes()],
         )
