@@ -60,7 +60,7 @@ class View:
         self.console.print(Text.assemble(("  ok  ", GOOD), words, (f"  {note}" if note else "", DIM)))
 
     def note(self, words: str) -> None:
-        self.console.print(Padding(Text(words, style=DIM), (0, 0, 0, 6)))
+        self.console.print(Padding(Text(words, style=DIM), (0, 0, 0, 6), expand=False))
 
     def failure(self, words: str) -> None:
         self.console.print(Text.assemble(("  failed  ", f"bold {BAD}"), words))
