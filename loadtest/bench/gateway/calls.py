@@ -6,7 +6,7 @@ Bodies are whole request bodies (gRPC ones with their five-byte frame), as h2loa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -123,17 +123,16 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def call_once(wire: Wire, port: int, path: str, body: bytes) -> tuple[bytes, int]:
+def call_once(wire: Wire, port: int, path: str, body: bytes, headers: Sequence[tuple[str, str]]) -> tuple[bytes, int]:
     """Send one request with a client of its own kind: the answer, and the bytes of its whole body.
 
     Raises WrongAnswer for anything but success.
     """
     if wire is Wire.GRPC:
-        return _call_grpc(port, path, body)
-    headers: Mapping[str, str] = dict(wire.headers)
+        return _call_grpc(port, path, body, headers)
     with httpx.Client(http1=wire is Wire.JSON_H1, http2=wire is Wire.JSON_H2, timeout=30) as client:
         try:
-            answer = client.post(f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
+            answer = client.post(f"http://127.0.0.1:{port}{path}", content=body, headers=dict(headers))
         except httpx.HTTPError as error:
             raise WrongAnswer(f"{path}: expected 200, received no answer: {error!r}") from error
     if answer.status_code != httpx.codes.OK:
@@ -141,10 +140,12 @@ def call_once(wire: Wire, port: int, path: str, body: bytes) -> tuple[bytes, int
     return answer.content, len(answer.content)
 
 
-def _call_grpc(port: int, path: str, body: bytes) -> tuple[bytes, int]:
+def _call_grpc(port: int, path: str, body: bytes, headers: Sequence[tuple[str, str]]) -> tuple[bytes, int]:
+    # The client sets gRPC's own headers itself.
+    metadata = [(name, value) for name, value in headers if name not in ("content-type", "te")]
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            message = channel.unary_unary(path)(body[5:], timeout=30)
+            message = channel.unary_unary(path)(body[5:], timeout=30, metadata=metadata)
         except grpc.RpcError as error:
             raise WrongAnswer(f"{path}: expected OK, received {error.code().name}: {error.details()}") from error
     return message, len(framed(message))

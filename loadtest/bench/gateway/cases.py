@@ -19,7 +19,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`envoy` is a name from `envoys`; `against` the name of the case it is compared with ("" for a baseline)."""
+    """`envoy` is a name from `envoys`; `against` the name of the case it is compared with ("" for a baseline).
+    `model_header`: for an Envoy without the filter that names the model."""
 
     name: str
     envoy: str
@@ -30,6 +31,12 @@ class Case:
     shape: Shape
     against: str = ""
     target: Target | None = None
+    model_header: str = ""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        named = (("x-penstock-model", self.model_header),) if self.model_header else ()
+        return (*self.wire.headers, *named)
 
 
 PLAIN = "pass-through: typed gRPC, 4 floats"
@@ -53,6 +60,11 @@ def cases(requests: int) -> list[Case]:
         path, body = model.contract.predict_grpc_path, model.typed_request()
         return Case(name, envoy, Wire.GRPC, path, body, model.check_typed, shape, against, target)
 
+    def part(name: str, envoy: str) -> Case:
+        """A part of the way of typed gRPC that leaves the message as it is: the answer is the server's own."""
+        path, body, model = SMALL.contract.predict_grpc_path, SMALL.typed_request(), SMALL.contract.key
+        return Case(name, envoy, Wire.GRPC, path, body, SMALL.check_infer, small, PLAIN, None, model)
+
     def infer(name: str, envoy: str, against: str, target: Target | None) -> Case:
         body = SMALL.infer_request()
         return Case(name, envoy, Wire.GRPC, INFER_PATH, body, SMALL.check_infer, small, against, target)
@@ -69,6 +81,8 @@ def cases(requests: int) -> list[Case]:
         typed(SMALL, PLAIN, "plain", small, "", None),
         infer(PLAIN_INFER, "plain", "", None),
         typed(SMALL, "typed gRPC, 4 floats", "penstock", small, PLAIN, Target(1.7, added_us=17)),
+        part("of that: connection manager, routes, statistics", "penstock_no_lua"),
+        part("of that: the same and model.lua", "penstock_model_lua"),
         typed(SMALL, "typed gRPC, 4 floats, with the access log stream", "penstock_logged", small, PLAIN, None),
         json(SMALL, "typed JSON over HTTP/2, 4 floats", "penstock", h2, small, PLAIN, Target(1.8, added_us=19)),
         infer("Open Inference gRPC, 4 floats", "penstock", PLAIN_INFER, Target(1.35)),

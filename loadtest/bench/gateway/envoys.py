@@ -2,6 +2,8 @@
 
 - `penstock`: the gateway's compiled configuration, static, with the real Lua.
 - `penstock_logged`: the same with the access log to the control plane, as `penstock up` runs it.
+- `penstock_no_lua` and `penstock_model_lua`: the same without Lua, and with the first of the two filters alone: where
+  the cost comes from. Without the first filter the request must name its model in `x-penstock-model`.
 - `plain`: router only.
 - `transcoder`: Envoy's own grpc_json_transcoder and the router, for servers that speak the typed messages themselves.
 - `transcoder_lua`: the transcoder before Penstock's typed gRPC, which together do the work of `penstock`.
@@ -41,6 +43,17 @@ _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _START_TIMEOUT_S = 30.0
 
 
+ENVOYS = (
+    "plain",
+    "transcoder",
+    "penstock",
+    "penstock_logged",
+    "penstock_no_lua",
+    "penstock_model_lua",
+    "transcoder_lua",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StubPorts:
     """Where the stub gives which answer of a model."""
@@ -63,7 +76,7 @@ def running(
     with ExitStack() as stack:
         stubs = stack.enter_context(_stub(folder, models, load_cpu))
         envoys = {}
-        for name in ("plain", "transcoder", "penstock", "penstock_logged", "transcoder_lua"):
+        for name in ENVOYS:
             settings = _settings(next(iter(stubs.values())).infer)
             config = _config(name, models, stubs, settings)
             envoys[name] = stack.enter_context(_envoy(folder / f"{name}.json", config, settings, envoy_cpu))
@@ -84,6 +97,10 @@ def _config(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPort
             control = plain_cluster(CONTROL_GRPC, settings.control_grpc, http2=True, settings=settings)
             config["static_resources"]["clusters"].append(control)
             return config
+        case "penstock_no_lua":
+            return _without_lua(_penstock(models, stubs, settings), first=0)
+        case "penstock_model_lua":
+            return _without_lua(_penstock(models, stubs, settings), first=1)
         case _:
             config = _penstock(models, stubs, settings)
             _connection_manager(config)["http_filters"].insert(0, _transcoder(models))
@@ -154,6 +171,17 @@ def _transcoder(models: tuple[BenchModel, ...]) -> Json:
             "auto_mapping": True,
         },
     }
+
+
+def _without_lua(config: Json, *, first: int) -> Json:
+    """Without the Lua filters from `first` on, and without what the routes tell them."""
+    manager = _connection_manager(config)
+    del manager["http_filters"][first:-1]
+    for scope in manager["scoped_routes"]["scoped_route_configurations_list"]["scoped_route_configurations"]:
+        for host in scope["route_configuration"]["virtual_hosts"]:
+            for route in host["routes"]:
+                route.pop("typed_per_filter_config", None)
+    return config
 
 
 def _connection_manager(config: Json) -> Any:

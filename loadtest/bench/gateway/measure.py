@@ -62,7 +62,7 @@ def measure(
     for number, case in enumerate(cases):
         body = folder / f"{number}.body"
         body.write_bytes(case.body)
-        answer, size = call_once(case.wire, envoys[case.envoy].port, case.path, case.body)
+        answer, size = call_once(case.wire, envoys[case.envoy].port, case.path, case.body, case.headers)
         try:
             case.check(answer)
         except (ValueError, KeyError, TypeError) as error:
@@ -99,7 +99,7 @@ class _Run:
         result = run_load(
             f"http://127.0.0.1:{self.envoy.port}{self.case.path}",
             self.body,
-            self.case.wire.headers,
+            self.case.headers,
             shape,
             http1=self.case.wire is Wire.JSON_H1,
             cpu=self.load_cpu,

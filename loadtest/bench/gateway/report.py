@@ -68,6 +68,7 @@ load had the same number of bytes.
 - Pass-through is an Envoy with the router alone. Penstock is the compiled static configuration with its real Lua,
   statistics and limits. "With the access log stream" adds the stream of request ids that feedback is joined with, as
   `penstock up` has it.
+- "Of that" are parts of typed gRPC, each with what stands before it; the rest is tensors.lua, the second Lua filter.
 - `grpc_json_transcoder` alone is for servers that speak the model's own messages, and checks no counts; followed by
   Penstock's typed gRPC it does what typed JSON does.{_same_work(by_name)}
 """
