@@ -21,8 +21,8 @@ from loadtest.demo.children import ChildFailed
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.gateway", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each case, of which the best counts (5)")
-    parser.add_argument("--requests", type=int, default=20_000, help="requests of a turn with small bodies (20000)")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each case, of which the best counts (12)")
+    parser.add_argument("--requests", type=int, default=6_000, help="requests of a turn with small bodies (6000)")
     parser.add_argument(
         "--only", default="", help="only cases whose name contains this, and what they are compared with"
     )

@@ -64,7 +64,8 @@ load had the same number of bytes.
 - {setting.versions}.
 - CPU is what all threads of Envoy used (`/proc/<pid>/task/*/schedstat`) over the requests of a turn. Envoy has one
   core; h2load and the server share the other. "Busy" is the share of a turn in which Envoy ran or waited for its core.
-- All cases take turns within one run, in another order each round. Trust ratios; microseconds belong to the machine.
+- All cases take turns within one run, in another order each round; many short turns, so that some meet a quiet moment.
+  Trust ratios; microseconds belong to the machine.
 - Pass-through is an Envoy with the router alone. Penstock is the compiled static configuration with its real Lua,
   statistics and limits. "With the access log stream" adds the stream of request ids that feedback is joined with, as
   `penstock up` has it.
