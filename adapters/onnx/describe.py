@@ -119,7 +119,13 @@ async def _probe(path: Path, time_limit_s: float) -> FileReport:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+            # onnxruntime would report to its makers, and leave a file in the temporary folder.
+            "ORT_DISABLE_TELEMETRY": "1",
+        },
     )
     try:
         async with asyncio.timeout(time_limit_s):

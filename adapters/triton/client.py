@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from adapters.server import Address, Artefact, LoadFailed, NotReady, ServerError
 from adapters.signature import Signature
 from adapters.triton.config import DIGEST, MODEL_FILE, SERVED_VERSION, model_config, served_wire_shape, signature_of
 from adapters.triton.reason import short_reason
-from adapters.triton.repository import remove_entry, write_entry
+from adapters.triton.repository import Repository
 from adapters.triton.settings import ModelBackend, TritonSettings
 
 _UNREACHABLE: Final = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
@@ -64,7 +65,7 @@ class Triton:
         self.name = name
         self.grpc = grpc
         self.http = http
-        self._repository = repository
+        self._repository = Repository(repository) if repository else None
         backend = ModelBackend.ONNXRUNTIME if repository is None else ModelBackend.PYTHON
         self._settings = settings or TritonSettings(backend=backend)
         self._open: Any = None
@@ -131,6 +132,10 @@ class Triton:
             await self._open.close()
             self._open = None
 
+    def _listed(self) -> AbstractContextManager[None]:
+        """Around a call in which Triton lists the repository."""
+        return self._repository.looked_at() if self._repository else nullcontext()
+
     def _lock(self, served: str) -> asyncio.Lock:
         return self._changing.setdefault(served, asyncio.Lock())
 
@@ -147,24 +152,27 @@ class Triton:
             if self._repository is None:
                 await self._load_by_api(served, config, artefact)
             else:
+                self._repository.keep(served)
                 await asyncio.to_thread(self._write, self._repository, served, config, artefact)
-                await self._client.load_model(served, client_timeout=self._settings.load_timeout_s)
+                with self._listed():
+                    await self._client.load_model(served, client_timeout=self._settings.load_timeout_s)
         except OSError as error:
             raise LoadFailed(f"{served}: the model file could not be handed to Triton: {error}") from error
         except InferenceServerException as error:
-            await self._forget(served)
+            self._forget(served)
             if error.status() == "StatusCode.DEADLINE_EXCEEDED":
                 limit = f"{self._settings.load_timeout_s:g} s"
                 raise LoadFailed(f"{served}: Triton had not loaded the model after {limit} (load_timeout_s)") from error
             raise await self._translated(error, LoadFailed, f"{served}: Triton did not load the model") from error
 
-    async def _forget(self, served: str) -> None:
+    def _forget(self, served: str) -> None:
         if self._repository is not None:
-            await asyncio.to_thread(remove_entry, self._repository, served)
+            self._repository.remove(served)
 
     async def _withdraw(self, served: str) -> None:
         try:
-            await self._client.unload_model(served, client_timeout=self._settings.call_timeout_s)
+            with self._listed():
+                await self._client.unload_model(served, client_timeout=self._settings.call_timeout_s)
             # Triton answers before the requests in flight are done; the entry stays until they are. The loop looks
             # again and again because Triton has no event for it, hence the exception to ASYNC110.
             async with asyncio.timeout(self._settings.load_timeout_s):
@@ -178,7 +186,7 @@ class Triton:
             raise await self._translated(
                 error, ServerUnavailable, f"{served}: Triton did not unload the model"
             ) from error
-        await self._forget(served)
+        self._forget(served)
 
     async def _load_by_api(self, served: str, config: ModelConfig, artefact: Artefact) -> None:
         content: dict[str, bytes] = {
@@ -193,11 +201,11 @@ class Triton:
             client_timeout=self._settings.load_timeout_s,
         )
 
-    def _write(self, repository: Path, served: str, config: ModelConfig, artefact: Artefact) -> None:
+    def _write(self, repository: Repository, served: str, config: ModelConfig, artefact: Artefact) -> None:
         content: dict[str, bytes | Path] = {f"{SERVED_VERSION}/{MODEL_FILE}": artefact.path}
         if self._settings.backend is ModelBackend.PYTHON:
             content[f"{SERVED_VERSION}/model.py"] = python_model()
-        write_entry(repository, served, config=text_format.MessageToString(config), files=content)
+        repository.write(served, config=text_format.MessageToString(config), files=content)
 
     async def _loaded_digest(self, served: str) -> str | None:
         """Digest of the artefact that is loaded and ready under that name, None when there is none."""
@@ -213,7 +221,8 @@ class Triton:
         return str(answer.config.parameters[DIGEST].string_value) or None
 
     async def _state(self, served: str) -> str:
-        index = await self._client.get_model_repository_index(client_timeout=self._settings.call_timeout_s)
+        with self._listed():
+            index = await self._client.get_model_repository_index(client_timeout=self._settings.call_timeout_s)
         return next((str(model.state) for model in index.models if model.name == served), "")
 
     async def _translated(self, error: InferenceServerException, kind: type[ServerError], what: str) -> ServerError:

@@ -161,6 +161,8 @@ class EmbeddedTriton:
         return kept | {
             "PATH": os.pathsep.join([str(self.executables), base.get("PATH", os.defpath)]),
             "LD_LIBRARY_PATH": os.pathsep.join([str(self.libraries), str(self.libpython.parent)]),
+            # onnxruntime would report to its makers, and leave a file in the temporary folder.
+            "ORT_DISABLE_TELEMETRY": "1",
             # One model instance is one thread; numpy's own pools only wait.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

@@ -35,7 +35,7 @@ from adapters.server import Artefact
 from adapters.signature import Datatype, Signature, TensorSpec
 from adapters.triton.client import python_model
 from adapters.triton.config import model_config
-from adapters.triton.repository import remove_entry, write_entry
+from adapters.triton.repository import Repository
 from adapters.triton.settings import TritonSettings
 from tests import models
 from tests.triton_server import RunningTriton, triton_server
@@ -126,10 +126,10 @@ class ModelPerVersion:
         name = f"{NAME}.{version}"
         files: dict[str, bytes | Path] = {"1/model.py": python_model(), "1/model.onnx": content.file}
         config = text_format.MessageToString(_config(name, content.width))
-        write_entry(self.repository, name, config=config, files=files)
+        Repository(self.repository).write(name, config=config, files=files)
 
     def drop(self, version: int) -> None:
-        remove_entry(self.repository, f"{NAME}.{version}")
+        Repository(self.repository).remove(f"{NAME}.{version}")
 
     async def publish(self, client: Any, version: int) -> None:
         name = f"{NAME}.{version}"

@@ -18,7 +18,7 @@ from adapters.server import Address
 from adapters.signature import DYNAMIC, Datatype, TensorSpec
 from adapters.triton.embedded import EmbeddedTriton, EmbeddedUnavailable, find_libpython
 from adapters.triton.reason import MOST_CHARACTERS, short_reason
-from adapters.triton.repository import remove_entry, write_entry
+from adapters.triton.repository import Repository
 
 
 class TestEmbedded:
@@ -104,28 +104,41 @@ class TestRepository:
         model = tmp_path / "stored.onnx"
         model.write_bytes(b"weights")
         repository = tmp_path / "repository"
-        write_entry(repository, "digits.1", config="a: 1", files={"1/model.onnx": model, "1/model.py": b"code"})
+        Repository(repository).write("digits.1", config="a: 1", files={"1/model.onnx": model, "1/model.py": b"code"})
         entry = repository / "digits.1"
         assert (entry / "config.pbtxt").read_text() == "a: 1"
         assert (entry / "1/model.py").read_bytes() == b"code"
         assert (entry / "1/model.onnx").stat().st_ino == model.stat().st_ino
         assert [path.name for path in repository.iterdir()] == ["digits.1"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["repository", "stored.onnx"]
 
     def test_an_entry_replaces_the_one_before(self, tmp_path: Path) -> None:
-        write_entry(tmp_path, "digits.1", config="a: 1", files={"1/old.py": b"old"})
-        write_entry(tmp_path, "digits.1", config="a: 2", files={"1/new.py": b"new"})
+        Repository(tmp_path).write("digits.1", config="a: 1", files={"1/old.py": b"old"})
+        Repository(tmp_path).write("digits.1", config="a: 2", files={"1/new.py": b"new"})
         assert [path.name for path in (tmp_path / "digits.1/1").iterdir()] == ["new.py"]
         assert [path.name for path in tmp_path.iterdir()] == ["digits.1"]
 
     def test_what_cannot_be_written_leaves_the_one_before(self, tmp_path: Path) -> None:
-        write_entry(tmp_path, "digits.1", config="a: 1", files={})
+        Repository(tmp_path).write("digits.1", config="a: 1", files={})
         with pytest.raises(FileNotFoundError):
-            write_entry(tmp_path, "digits.1", config="a: 2", files={"1/model.onnx": tmp_path / "missing"})
+            Repository(tmp_path).write("digits.1", config="a: 2", files={"1/model.onnx": tmp_path / "missing"})
         assert (tmp_path / "digits.1/config.pbtxt").read_text() == "a: 1"
         assert [path.name for path in tmp_path.iterdir()] == ["digits.1"]
 
     def test_removing_what_is_not_there_is_no_error(self, tmp_path: Path) -> None:
-        remove_entry(tmp_path, "never")
+        Repository(tmp_path).remove("never")
+
+    def test_an_entry_stays_while_triton_looks_and_when_it_is_wanted_again(self, tmp_path: Path) -> None:
+        repository = Repository(tmp_path)
+        for name in ("a.1", "b.1"):
+            repository.write(name, config="", files={})
+        with repository.looked_at():
+            with repository.looked_at():
+                repository.remove("a.1")
+                repository.remove("b.1")
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["a.1", "b.1"]
+            repository.keep("b.1")
+        assert [path.name for path in tmp_path.iterdir()] == ["b.1"]
 
 
 class TestReason:

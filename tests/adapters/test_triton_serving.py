@@ -161,10 +161,11 @@ async def test_unloading_what_was_never_loaded_is_no_error(triton: Triton) -> No
 async def test_requests_in_flight_finish_when_their_version_is_unloaded(
     triton: Triton, client: Any, server: RunningTriton, store: Store
 ) -> None:
-    version = await artefact(store(models.slow_on_large_input(rounds=4_000)), "leaving")
+    # About a second a run: looking at the server's metrics takes long enough to miss a short one.
+    version = await artefact(store(models.slow_on_large_input(rounds=40_000)), "leaving")
     await triton.load(version)
-    slow = {"x": np.full((1, 4), models.LIMIT + 1, np.float32)}
-    # While one runs the others wait, so that the queue shows when the server has them.
+    # Each request is a whole batch: while one runs the others wait, and the queue shows that the server has them.
+    slow = {"x": np.full((version.signature.max_batch_size, 4), models.LIMIT + 1, np.float32)}
     asked = [asyncio.ensure_future(ask_served(client, version, slow)) for _ in range(4)]
     await until(lambda: pending(client, server, "leaving.1"))
     await triton.unload("leaving", 1)
