@@ -1,6 +1,7 @@
-"""The data that tells `tensors.lua` how to transcode for one version: Lua `filter_context` of a route or entry.
+"""The data that tells `tensors.lua` how to transcode for one version.
 
-The script is the same for every model; what differs between models is in here and arrives with the routes.
+The script is the same for every model; what differs between models is in here and arrives with the routes: the id of
+a context as Lua `filter_context` of a route or entry, the context itself in the route's metadata.
 """
 
 from __future__ import annotations
@@ -52,6 +53,22 @@ def tensors_context(version: ServedVersion, kind: Kind, limits: ModelLimits) -> 
     }
     context["id"] = content_hash(context)
     return {TENSORS_FILTER: {"@type": _PER_ROUTE, "filter_context": context}}
+
+
+def context_id(tensors: Json) -> Json:
+    """A `tensors_context` with its id alone. The rest is for the route's metadata: `contexts_by_id`.
+
+    Envoy copies the whole `filter_context` for every request and again for its answer; the script needs it once per id.
+    (Metadata alone would not do: the entries of a weighted route have none of their own.)
+    """
+    own = tensors[TENSORS_FILTER]
+    return {TENSORS_FILTER: own | {"filter_context": {"id": own["filter_context"]["id"]}}}
+
+
+def contexts_by_id(*tensors: Json) -> Json:
+    """Metadata of a route: the contexts of all its entries."""
+    contexts = [each[TENSORS_FILTER]["filter_context"] for each in tensors]
+    return {"filter_metadata": {TENSORS_FILTER: {context["id"]: context for context in contexts}}}
 
 
 def no_tensors() -> Json:

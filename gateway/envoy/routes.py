@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.contract.model import Contract
 from gateway.envoy.clusters import Arm, Protocol, alias_name, physical_name
-from gateway.envoy.context import Kind, no_tensors, tensors_context
+from gateway.envoy.context import Kind, context_id, contexts_by_id, no_tensors, tensors_context
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json, LeaseKeys
 from gateway.envoy.state import ModelRoutes, ServedVersion
@@ -102,15 +102,17 @@ def _shared(model: ModelRoutes) -> Iterator[Json]:
         if model.canary is None:
             yield _pinned(model, stable, kind, match)
         else:
+            canary = model.served(model.canary)
             yield {
                 "match": match,
+                "metadata": contexts_by_id(*(tensors_context(v, kind, model.limits) for v in (canary, stable))),
                 "route": {
                     "weighted_clusters": {
                         "runtime_key_prefix": _runtime_prefix(model),
                         "use_hash_policy": True,
                         # The canary first: it owns hashes 0..weight, so that who is in it stays in as it rises.
                         "clusters": [
-                            _entry(model, model.served(model.canary), kind, Arm.CANARY, 0),
+                            _entry(model, canary, kind, Arm.CANARY, 0),
                             _entry(model, stable, kind, Arm.STABLE, FULL_WEIGHT),
                         ],
                     },
@@ -139,13 +141,15 @@ def _stream(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
 
 def _pinned(model: ModelRoutes, version: ServedVersion, kind: Kind, match: Json) -> Json:
     """A route to one version. No runtime key: a lease cannot move it."""
+    tensors = tensors_context(version, kind, model.limits)
     return {
         "match": match,
+        "metadata": contexts_by_id(tensors),
         "route": {
             "cluster": physical_name(version.backend, _PROTOCOL[kind]),
             **_action(model, kind),
         },
-        "typed_per_filter_config": tensors_context(version, kind, model.limits),
+        "typed_per_filter_config": context_id(tensors),
         "response_headers_to_add": _version_headers(version),
         **_route_common(model),
     }
@@ -155,7 +159,7 @@ def _entry(model: ModelRoutes, version: ServedVersion, kind: Kind, arm: Arm, wei
     return {
         "name": alias_name(version.backend, _PROTOCOL[kind], arm),
         "weight": weight,
-        "typed_per_filter_config": tensors_context(version, kind, model.limits),
+        "typed_per_filter_config": context_id(tensors_context(version, kind, model.limits)),
         "response_headers_to_add": _version_headers(version),
     }
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from adapters.server import Address
 from adapters.signature import Datatype, Signature, TensorSpec
 from gateway.envoy.compile import BadState, compile
+from gateway.envoy.context import TENSORS_FILTER
 from gateway.envoy.snapshot import TypeUrl
 from gateway.envoy.state import GatewayState, ModelRoutes
 from gateway.envoy.wire import to_wire
@@ -156,6 +157,19 @@ def test_contexts_are_told_apart_by_their_content() -> None:
     assert {c["label"] for c in contexts} == {"label"}
 
 
+def test_every_id_on_a_route_is_in_its_metadata() -> None:
+    snapshot = compile(state(model("digits", 1, 2, stable=1, canary=2)), settings())
+    (host,) = snapshot.resources[TypeUrl.ROUTES]["digits"].body["virtual_hosts"]
+    for route in host["routes"]:
+        entries = route.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
+        ids = {
+            own["filter_context"]["id"]
+            for holder in (route, *entries)
+            if "filter_context" in (own := holder.get("typed_per_filter_config", {}).get(TENSORS_FILTER, {}))
+        }
+        assert ids == {context["id"] for context in _contexts(route)}
+
+
 def test_the_static_configuration_is_what_it_was() -> None:
     assert golden_text() == GOLDEN.read_text(), (
         "after a wanted change: python -m tests.envoy.regenerate, and read the diff"
@@ -166,8 +180,8 @@ def _contexts(body: object) -> list[dict[str, str]]:
     if isinstance(body, list):
         return [context for part in body for context in _contexts(part)]
     if isinstance(body, dict):
-        own = [body["filter_context"]] if "filter_context" in body else []
-        return own + [context for part in body.values() for context in _contexts(part)]
+        own = body.get("filter_metadata", {}).get(TENSORS_FILTER, {})
+        return [*own.values(), *(context for part in body.values() for context in _contexts(part))]
     return []
 
 

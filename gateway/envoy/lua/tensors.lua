@@ -2,8 +2,9 @@
 -- Open Inference Protocol.
 --
 -- The second of the two filters, after routing (`clear_route_cache: false`: it rewrites :path and must not choose the
--- route again). What to do comes as filter_context of the route or weighted entry that was chosen, which request and
--- response see alike. Everything runs in a pcall: a fault answers INTERNAL, never a half-rewritten body.
+-- route again). What to do comes with the route or weighted entry that was chosen, which request and response see alike:
+-- an id as filter_context and, in the route's metadata under that id, the rest. Everything runs in a pcall: a fault answers
+-- INTERNAL, never a half-rewritten body.
 local answers = require("answer")
 local errors = require("errors")
 local json_read = require("json_read")
@@ -21,10 +22,6 @@ local value_of = replies.value_of
 
 local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 local NAMESPACE = "penstock"
-local FIELDS = {
-  "kind", "model", "version", "served_name", "served_version", "batching", "max_rows", "max_bytes", "label", "inputs",
-  "outputs",
-}
 
 -- What a JSON body may call itself: `curl -d` says it is a form when nobody tells it otherwise.
 local JSON_TYPES = { [""] = true, ["application/json"] = true, ["application/x-www-form-urlencoded"] = true, ["text/plain"] = true }
@@ -44,11 +41,8 @@ local function plan_of(handle)
   end
   local plan = compiled[id]
   if not plan then
-    local copy = {}
-    for _, name in ipairs(FIELDS) do
-      copy[name] = context:get(name)
-    end
-    plan = plans.compile(copy)
+    -- Not in the filter_context: Envoy copies all of that whenever it is asked for.
+    plan = plans.compile(handle:metadata():get(id))
     if compiled_count >= MOST_PLANS then
       compiled, compiled_count = {}, 0
     end
