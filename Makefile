@@ -20,7 +20,7 @@ demo: $(READY) ## four versions of a model through their rollouts, on real parts
 	@$(BIN)/python -m loadtest.demo $(if $(KEEP),--keep)
 
 test: $(READY) ## all tests, with the real Envoy and Triton
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## everything CI runs: lint, types, import rules, drift of what is generated, tests
 	@$(BIN)/ruff check

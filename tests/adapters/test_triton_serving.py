@@ -206,9 +206,7 @@ async def test_the_guilty_request_of_a_batch_fails_alone(server: RunningTriton, 
         values = [1, 2, models.LIMIT + 1, 4, 5, 6]
         asked = (ask_served(client, version, {"x": np.array([[v]], np.int64)}) for v in values)
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        statistics = await client.get_inference_statistics("guilty.1")
-    largest = max(batch.batch_size for batch in statistics.model_stats[0].batch_stats)
-    assert largest == len(values), "the requests must have met in one batch"
+        assert len(values) in await run_sizes(client, "guilty.1"), "the requests must have met in one batch"
     for value, answer in zip(values, answers, strict=True):
         if value > models.LIMIT:
             assert isinstance(answer, InferenceServerException)
@@ -226,10 +224,9 @@ async def test_requests_that_wait_together_are_one_run(server: RunningTriton, cl
         rows = [1, 3, 2]
         feeds = [{s.name: made_up(s, rows=n, seed=n) for s in version.signature.inputs} for n in rows]
         answers = await asyncio.gather(*(ask_served(client, version, each) for each in feeds))
-        statistics = await client.get_inference_statistics("together.1")
+        assert await run_sizes(client, "together.1") == [sum(rows)]
     for each, answer in zip(feeds, answers, strict=True):
         assert_same(answer, ask_onnxruntime(version, each))
-    assert [batch.batch_size for batch in statistics.model_stats[0].batch_stats] == [sum(rows)]
 
 
 async def test_text_that_is_not_utf8_is_the_callers_fault(triton: Triton, client: Any, store: Store) -> None:
@@ -272,6 +269,19 @@ async def test_a_server_that_is_not_there_is_unavailable_in_every_call(store: St
             with pytest.raises(ServerUnavailable, match=f"Triton 'gone' at {nowhere} does not answer") as told:
                 await call
             assert isinstance(told.value.__cause__, InferenceServerException)
+
+
+async def run_sizes(client: Any, served: str) -> list[int]:
+    """The sizes of the batches that were run, by the server's statistics, which come a moment after the answers."""
+    sizes: list[int] = []
+
+    async def known() -> bool:
+        statistics = await client.get_inference_statistics(served)
+        sizes[:] = [batch.batch_size for batch in statistics.model_stats[0].batch_stats]
+        return bool(sizes)
+
+    await until(known)
+    return sizes
 
 
 async def pending(client: Any, server: RunningTriton, served: str) -> bool:
