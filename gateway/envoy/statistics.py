@@ -62,7 +62,6 @@ def _als(control_cluster: str, flush_s: float) -> Json:
                 "buffer_size_bytes": 65_536,
                 "grpc_stream_retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"}},
             },
-            "additional_request_headers_to_log": ["x-request-id"],
         },
     }
 
