@@ -155,14 +155,23 @@ local function whole_answer(handle)
   -- With headers and trailers but no data the first body(true) is nil; a second one gives the wrapper.
   local body = handle:body(true) or handle:body(true)
   local trailers = handle:trailers()
-  code = trailers and tonumber(value_of(trailers, "grpc-status"))
+  code = trailers and tonumber(value_of(trailers, "grpc-status")) or errors.UNKNOWN
+  if code == errors.OK then
+    return code, "", body
+  end
   local message = trailers and value_of(trailers, "grpc-message")
-  return code or errors.UNKNOWN, text.unpercent(message or ""), body
+  return code, text.unpercent(message or ""), body
 end
 
 local function body_bytes(body)
   local size = body and body:length() or 0
   return size > 0 and body:getBytes(0, size) or ""
+end
+
+-- The server's answer as the caller's, and its label. Not a closure in each pcall: that would be made anew per request.
+local function rewrite_answer(encode, plan, bytes)
+  local answer = answers.parse(plan, bytes)
+  return encode(plan, answer), plan.label and label.of(plan, answer)
 end
 
 local function json_reply(handle, body, status, bytes)
@@ -190,10 +199,7 @@ local function json_answer(handle, plan)
     return code
   end
   local bytes = body_bytes(body)
-  local ok, reply, found = pcall(function()
-    local answer = answers.parse(plan, bytes)
-    return json_write.encode(plan, answer), plan.label and label.of(plan, answer)
-  end)
+  local ok, reply, found = pcall(rewrite_answer, json_write.encode, plan, bytes)
   if not ok then
     local info = errors.caught(reply)
     handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
@@ -224,10 +230,7 @@ local function typed_answer(handle, plan)
     return code
   end
   local bytes = body_bytes(body)
-  local ok, reply, found = pcall(function()
-    local answer = answers.parse(plan, bytes)
-    return typed_write.encode(plan, answer), plan.label and label.of(plan, answer)
-  end)
+  local ok, reply, found = pcall(rewrite_answer, typed_write.encode, plan, bytes)
   if not ok then
     local info = errors.caught(reply)
     handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
