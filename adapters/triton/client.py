@@ -32,13 +32,11 @@ _UNREACHABLE: Final = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_
 _POLL_S: Final = 0.02
 """Pause between two looks at whether an unload is done; Triton has no event for it."""
 
-# No limit of our own on message size: models and their tensors are as large as they are.
+# No limit of our own on message size: models and their tensors are as large as they are. No keep-alive pings either:
+# Triton ends a connection that sends more than one in five minutes, and every call has a time limit of its own.
 _CHANNEL: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
     # Triton may be restarted at any time; without a ceiling the reconnect would wait up to two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]

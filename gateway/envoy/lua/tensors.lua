@@ -140,7 +140,8 @@ end
 -- An error that the server itself reported.
 local function server_error(code, message)
   return {
-    code = code, reason = "SERVER_ERROR", hop = "server",
+    -- The server has the caller's deadline too, and may be the first to see it pass.
+    code = code, reason = code == errors.DEADLINE_EXCEEDED and "DEADLINE" or "SERVER_ERROR", hop = "server",
     message = message ~= "" and message or "the inference server reported an error without saying which",
   }
 end
