@@ -50,7 +50,7 @@ def page(measured: Sequence[Measured], setting: Setting) -> str:
     failed, requests = sum(one.failed for one in measured), sum(one.requests for one in measured)
     return f"""# What the gateway costs per request
 
-CPU of Envoy per request, one worker, saturated, with a server behind it that answers at once. Written by
+CPU of Envoy per request, one worker, driven as hard as h2load can, before a server that answers at once. Written by
 `{setting.command}`; do not edit.
 
 | case | us/request, best of {setting.rounds} (worst) | Envoy busy | added us | ratio | against | target | |
