@@ -56,6 +56,8 @@ class BadVersionNumber(Exception):
 
 class DeployStage(StrEnum):
     REGISTERED = "registered"
+    NOTED = "noted"
+    """Something about the file that its owner should know: an output that cannot be served, say."""
     LOADING = "loading"
     READY = "ready"
     LIVE = "live"
@@ -177,6 +179,8 @@ class Deployer:
             DeployStage.REGISTERED,
             f"{version.model} version {version.number}, {version.size:,} bytes, {version.digest[:19]}{again}",
         )
+        for note in version.signature.notes:
+            await deployment.report(DeployStage.NOTED, note)
         task = asyncio.create_task(self._bring_up(deployment, request), name=f"deploy {version.model}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -54,6 +54,9 @@ async def test_killed_in_mid_rollout(stack: Penstock) -> None:
         killed = time.monotonic()
         await in_thread(stack.kill)
         assert await canary_gone(seen) - killed <= TTL_S + 0.5
+        documents = await in_thread(httpx.get, f"{stack.url}/docs")
+        assert documents.status_code == 503
+        assert "the control plane could not be reached" in documents.json()["message"]
 
         await in_thread(stack.start)
         assert any("goes on" in line for line in stack.said), "Envoy and Triton were adopted, not restarted"

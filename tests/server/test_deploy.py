@@ -47,6 +47,13 @@ async def test_the_first_version_goes_live(plant: Plant) -> None:
     assert plant.registry.locked_contract("adder") == plant.registry.version("adder", 1).contract
 
 
+async def test_an_output_that_cannot_be_served_is_told(plant: Plant) -> None:
+    events = await plant.deploy("zipped", models.zipmap_classifier())
+    assert stages(events)[:2] == [DeployStage.REGISTERED, DeployStage.NOTED]
+    assert "zipmap" in events[1].message
+    assert events[-1].stage is DeployStage.LIVE
+
+
 async def test_a_later_version_starts_a_rollout_and_takes_no_traffic_by_itself(plant: Plant) -> None:
     rollouts = Rollouts()
     await plant.deploy("adder", V1, start_rollout=rollouts.start)

@@ -43,6 +43,12 @@ function M.refuse(handle, info)
 end
 
 local UNAVAILABLE = "the inference server could not be reached; try again"
+local NO_CONTROL_PLANE = "the control plane could not be reached: predictions go on, documents and feedback wait for it; try again"
+
+-- Whether the control plane answers this path: everything of no model but the servers' own health and metadata.
+local function of_control_plane(request)
+  return request.model == names.SYSTEM and not request.path:find("^/v2") and not request.path:find("^/inference%.")
+end
 
 -- What Envoy's reply means, from its response code details, its HTTP status (or the one it stands for) and the request.
 local function meaning(details, status, request)
@@ -64,6 +70,8 @@ local function meaning(details, status, request)
     return { code = errors.DEADLINE_EXCEEDED, reason = "DEADLINE", message = "the prediction did not finish within its time limit" }
   elseif details:find("overflow", 1, true) or details:find("overload", 1, true) then
     return { code = errors.UNAVAILABLE, reason = "OVERLOADED", message = "too many requests are in progress; try again later" }
+  elseif (status == 503 or status == 502 or details:find("upstream_reset", 1, true)) and of_control_plane(request) then
+    return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = NO_CONTROL_PLANE, hop = "control plane" }
   elseif status == 503 or status == 502 or details:find("upstream_reset", 1, true) then
     return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = UNAVAILABLE, hop = "server" }
   end
