@@ -30,7 +30,8 @@ class FixedMargins:
     """An owner's own margins, in place of the judge's schedule that relaxes with time; None keeps the schedule.
 
     errors: share of requests (0.01 = one point); latency_p50, latency_p99: share of stable's latency (0.1 = 10 %
-    slower); accuracy, reward: ratio of wrong answers (lost reward) to stable's, above 1.
+    slower; 0: not asked before a step is passed); accuracy, reward: ratio of wrong answers (lost reward) to stable's,
+    above 1.
     """
 
     errors: float | None = None

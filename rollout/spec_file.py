@@ -112,11 +112,13 @@ def _share(value: object) -> float:
 
 
 def _slower(value: object) -> float:
+    if value == "none":
+        return 0.0
     number = _number(value)
     if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
         number = float(match[1]) / 100.0
     if number is None or not 0 < number <= 10:
-        raise ValueError('how much slower, such as "10%" or 0.1 (at most 10)')
+        raise ValueError('how much slower, such as "10%" or 0.1 (at most 10), or none')
     return number
 
 

@@ -138,7 +138,10 @@ class Margins:
         wrong_ratio: float | None = None,
         reward_ratio: float | None = None,
     ) -> Margins:
-        """The same margins with an owner's fixed ones in early and final steps; None leaves a metric's schedule."""
+        """The same margins with an owner's fixed ones in early and final steps.
+
+        None leaves a metric's schedule, 0 asks nothing of it before a step is passed.
+        """
         given = {
             "errors": errors,
             "p50": p50,
@@ -146,5 +149,5 @@ class Margins:
             "wrong_ratio": wrong_ratio,
             "reward_ratio": reward_ratio,
         }
-        changes = {name: Margin.fixed(value) for name, value in given.items() if value is not None}
+        changes = {name: Margin.fixed(value or None) for name, value in given.items() if value is not None}
         return replace(self, early=replace(self.early, **changes), final=replace(self.final, **changes))

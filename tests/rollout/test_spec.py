@@ -179,3 +179,13 @@ def _checked(read: Callable[[], RolloutSpec]) -> RolloutSpec | None:
     assert problems
     assert all(problem.expected and problem.received for problem in problems)
     return None
+
+
+def test_a_latency_margin_can_be_left_unasked() -> None:
+    spec = parse_spec("margins: {latency_p99: none}")
+    assert RolloutSpec.from_json(spec.to_json()) == spec
+    margins = spec.judge_settings().margins
+    for step in (margins.early, margins.final):
+        assert step.p99.relents
+        assert step.p99.rows[0][1] is None
+        assert not step.p50.relents
