@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test check bench-gateway generate clean
+.PHONY: help demo test test-all check bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -21,6 +21,9 @@ demo: $(READY) ## four versions of a model through their rollouts, on real parts
 
 test: $(READY) ## all tests, with the real Envoy and Triton
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(READY) ## make test, and the long tests that every change need not wait for (marker nightly)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 check: $(READY) ## everything CI runs: lint, types, import rules, drift of what is generated, tests
 	@$(BIN)/ruff check

@@ -62,19 +62,34 @@ class TensorSpec:
     """One input or output.
 
     `shape` leaves out the batch dimension of a model that batches; `DYNAMIC` (-1) marks a dimension the caller
-    chooses; `()` is a scalar.
+    chooses; `()` is a scalar. `optional` inputs may be left out of a request. `labels` are the class names of an
+    output that has a label file, by index.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+    optional: bool = False
+    labels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "datatype": self.datatype.value, "shape": list(self.shape)}
+        return {
+            "name": self.name,
+            "datatype": self.datatype.value,
+            "shape": list(self.shape),
+            **({"optional": True} if self.optional else {}),
+            **({"labels": list(self.labels)} if self.labels else {}),
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TensorSpec:
-        return cls(value["name"], Datatype(value["datatype"]), tuple(int(d) for d in value["shape"]))
+        return cls(
+            name=str(value["name"]),
+            datatype=Datatype(value["datatype"]),
+            shape=tuple(int(d) for d in value["shape"]),
+            optional=bool(value.get("optional", False)),
+            labels=tuple(str(label) for label in value.get("labels", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +98,14 @@ class Signature:
 
     `max_batch_size` is the server's: 0 means the model does not batch, and shapes are then whole.
     `notes` says in words what could not be described (an output that is not a tensor, say).
+    `decoupled`: the model answers a request with any number of responses, so only a stream can carry them.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int = 0
     notes: tuple[str, ...] = ()
+    decoupled: bool = False
 
     @property
     def batching(self) -> bool:
@@ -100,6 +117,7 @@ class Signature:
             "outputs": [t.to_json() for t in self.outputs],
             "max_batch_size": self.max_batch_size,
             "notes": list(self.notes),
+            **({"decoupled": True} if self.decoupled else {}),
         }
 
     @classmethod
@@ -109,4 +127,5 @@ class Signature:
             outputs=tuple(TensorSpec.from_json(t) for t in value["outputs"]),
             max_batch_size=int(value["max_batch_size"]),
             notes=tuple(value.get("notes", ())),
+            decoupled=bool(value.get("decoupled", False)),
         )

@@ -91,6 +91,7 @@ class ArmCounts:
 
     `latency` counts successful responses per histogram bucket: index i is (edges[i-1], edges[i]], the last is
     above every edge. `labelled`/`wrong` count feedback that arrived in the tick for answers of this version.
+    `predicted` counts answers by predicted class, in the order of the tick's `classes`.
     """
 
     ok: int = 0
@@ -101,6 +102,7 @@ class ArmCounts:
     wrong: int = 0
     reward_count: int = 0
     reward_sum: float = 0.0
+    predicted: tuple[int, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -108,8 +110,40 @@ class ArmCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedCounts:
+    """Requests that both versions answered, as the mirror evaluator compared them in one tick.
+
+    Every compared request is in one of the four error counts. Those that both answered well are in `agreed` or
+    `disagreed` (label, or outputs beyond the tolerance). Labelled ones where exactly one version was right are in
+    `candidate_only_wrong` or `stable_only_wrong`; `labelled` counts all pairs whose true label is known.
+    `candidate_slower`/`stable_slower` count pairs whose latencies differ by more than the evaluator's noise.
+    `dropped` mirrored requests were not compared (queue full, evaluator behind): they say nothing about a version.
+    """
+
+    both_ok: int = 0
+    both_bad: int = 0
+    candidate_only_bad: int = 0
+    stable_only_bad: int = 0
+    agreed: int = 0
+    disagreed: int = 0
+    labelled: int = 0
+    candidate_only_wrong: int = 0
+    stable_only_wrong: int = 0
+    candidate_slower: int = 0
+    stable_slower: int = 0
+    dropped: int = 0
+
+    @property
+    def compared(self) -> int:
+        return self.both_ok + self.both_bad + self.candidate_only_bad + self.stable_only_bad
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """Evidence of one tick for one model: counts per version since the previous tick."""
+    """Evidence of one tick for one model: counts per version since the previous tick.
+
+    `classes` names the predicted classes that `ArmCounts.predicted` counts. `paired` is None without a mirror.
+    """
 
     at: float
     seconds: float
@@ -117,6 +151,8 @@ class Tick:
     edges_us: tuple[int, ...] = ()
     missing: str = ""
     """Non-empty: telemetry could not be read, and why. Arms are then meaningless."""
+    classes: tuple[str, ...] = ()
+    paired: PairedCounts | None = None
 
 
 class Evidence(Protocol):

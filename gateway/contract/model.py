@@ -13,12 +13,32 @@ from adapters.signature import Datatype, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
+class ShapeField:
+    """The companion of a tensor with several dynamic dimensions: `repeated sfixed64`, its sizes in order.
+
+    In JSON a nested array says its own shape; the companion is needed only beside flat values.
+    """
+
+    name: str
+    proto_name: str
+    number: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "proto_name": self.proto_name, "number": self.number}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ShapeField:
+        return cls(str(value["name"]), str(value["proto_name"]), int(value["number"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One tensor in the public API.
 
     `name` is the tensor's own name and the JSON name; `proto_name` the legal, unique proto identifier; `number`
     the proto field number. `proto_type` is a proto3 scalar ("float", "sfixed64", "string", "bytes" ...).
-    `repeated` is false for scalars (shape `()`), which are `optional` so that absence shows.
+    `repeated` is false for scalars (shape `()`), which are `optional` so that absence shows. `shape_field` is there
+    when the number of values does not tell the shape.
     """
 
     tensor: TensorSpec
@@ -26,6 +46,7 @@ class Field:
     proto_name: str
     proto_type: str
     repeated: bool
+    shape_field: ShapeField | None = None
 
     @property
     def name(self) -> str:
@@ -42,16 +63,19 @@ class Field:
             "proto_name": self.proto_name,
             "proto_type": self.proto_type,
             "repeated": self.repeated,
+            **({"shape_field": self.shape_field.to_json()} if self.shape_field else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Field:
+        shape_field = value.get("shape_field")
         return cls(
-            TensorSpec.from_json(value["tensor"]),
-            int(value["number"]),
-            str(value["proto_name"]),
-            str(value["proto_type"]),
-            bool(value["repeated"]),
+            tensor=TensorSpec.from_json(value["tensor"]),
+            number=int(value["number"]),
+            proto_name=str(value["proto_name"]),
+            proto_type=str(value["proto_type"]),
+            repeated=bool(value["repeated"]),
+            shape_field=ShapeField.from_json(shape_field) if shape_field else None,
         )
 
 
@@ -62,6 +86,8 @@ class Contract:
     `key` is the model's name as an identifier ("digits-v2" -> "digits_v2"), `service` its CamelCase form.
     Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`.
     `batching`: requests carry `instances`, each with the input fields; otherwise the request carries them itself.
+    `obstacles` says, a sentence each, why there is no typed API: the model is then served through Open Inference
+    Protocol alone, and `inputs` and `outputs` are empty. `decoupled`: answers come as a stream.
     """
 
     model: str
@@ -72,6 +98,12 @@ class Contract:
     max_rows: int
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+    obstacles: tuple[str, ...] = ()
+    decoupled: bool = False
+
+    @property
+    def typed(self) -> bool:
+        return not self.obstacles
 
     @property
     def package(self) -> str:
@@ -99,6 +131,8 @@ class Contract:
             "max_rows": self.max_rows,
             "inputs": [f.to_json() for f in self.inputs],
             "outputs": [f.to_json() for f in self.outputs],
+            **({"obstacles": list(self.obstacles)} if self.obstacles else {}),
+            **({"decoupled": True} if self.decoupled else {}),
         }
 
     @classmethod
@@ -112,4 +146,6 @@ class Contract:
             max_rows=int(value["max_rows"]),
             inputs=tuple(Field.from_json(f) for f in value["inputs"]),
             outputs=tuple(Field.from_json(f) for f in value["outputs"]),
+            obstacles=tuple(str(o) for o in value.get("obstacles", ())),
+            decoupled=bool(value.get("decoupled", False)),
         )

@@ -94,4 +94,6 @@ def _field(field: Field) -> Json:
         "datatype": field.datatype.value,
         "shape": list(field.tensor.shape),
         "repeated": field.repeated,
+        **({"optional": True} if field.tensor.optional else {}),
+        **({"shape_field": field.shape_field.to_json()} if field.shape_field else {}),
     }
