@@ -63,7 +63,8 @@ class TensorSpec:
 
     `shape` leaves out the batch dimension of a model that batches; `DYNAMIC` (-1) marks a dimension the caller
     chooses; `()` is a scalar. `optional` inputs may be left out of a request. `labels` are the class names of an
-    output that has a label file, by index.
+    output that has a label file, by index. `description` is what the model's author wrote of the tensor: its meaning
+    and unit.
     """
 
     name: str
@@ -71,6 +72,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
     labels: tuple[str, ...] = ()
+    description: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,6 +81,7 @@ class TensorSpec:
             "shape": list(self.shape),
             **({"optional": True} if self.optional else {}),
             **({"labels": list(self.labels)} if self.labels else {}),
+            **({"description": self.description} if self.description else {}),
         }
 
     @classmethod
@@ -89,6 +92,7 @@ class TensorSpec:
             shape=tuple(int(d) for d in value["shape"]),
             optional=bool(value.get("optional", False)),
             labels=tuple(str(label) for label in value.get("labels", ())),
+            description=str(value.get("description", "")),
         )
 
 
@@ -99,6 +103,8 @@ class Signature:
     `max_batch_size` is the server's: 0 means the model does not batch, and shapes are then whole.
     `notes` says in words what could not be described (an output that is not a tensor, say).
     `decoupled`: the model answers a request with any number of responses, so only a stream can carry them.
+    `obstacles` says, a sentence each, why a typed call cannot be made of a request whatever its tensors are (a model
+    that needs a sequence id, say).
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -106,6 +112,7 @@ class Signature:
     max_batch_size: int = 0
     notes: tuple[str, ...] = ()
     decoupled: bool = False
+    obstacles: tuple[str, ...] = ()
 
     @property
     def batching(self) -> bool:
@@ -118,6 +125,7 @@ class Signature:
             "max_batch_size": self.max_batch_size,
             "notes": list(self.notes),
             **({"decoupled": True} if self.decoupled else {}),
+            **({"obstacles": list(self.obstacles)} if self.obstacles else {}),
         }
 
     @classmethod
@@ -128,4 +136,5 @@ class Signature:
             max_batch_size=int(value["max_batch_size"]),
             notes=tuple(value.get("notes", ())),
             decoupled=bool(value.get("decoupled", False)),
+            obstacles=tuple(str(obstacle) for obstacle in value.get("obstacles", ())),
         )

@@ -1,18 +1,18 @@
 """Signature -> contract: the one place that decides what the public API of a model looks like.
 
 Called when a version is registered, with the model's locked contract once there is one. A contract depends on
-nothing but its arguments. Whether a new version may take the lock's place is `gateway.contract.compare`'s question.
+nothing but its arguments. Whether a new version may take the lock's place is `gateway.contract.compare`'s question;
+what the lock is afterwards, `gateway.contract.growth`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, count
 
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
-from gateway.contract.model import Contract, Field
-from gateway.contract.names import check_model_name, model_key, proto_names, service_name
+from gateway.contract.model import Contract, Field, ShapeField
+from gateway.contract.names import check_model_name, model_key, proto_names, service_name, shape_names
 
 PROTO_TYPES: Mapping[Datatype, str] = {
     Datatype.BOOL: "bool",
@@ -34,39 +34,14 @@ PROTO_TYPES: Mapping[Datatype, str] = {
 UINT8 and INT8 have no fixed-width proto type of one byte; `bytes`, one byte per element, is theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why one tensor (or, with an empty `tensor`, the whole signature) cannot be typed."""
-
-    tensor: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.tensor!r}: {self.why}" if self.tensor else self.why
-
-
-class Untypable(Exception):
-    """No typed API can be made of this signature; Open Inference Protocol still serves the model.
-
-    `obstacles` lists every reason, for the deployment's answer and the docs page.
-    """
-
-    def __init__(self, model: str, obstacles: tuple[Obstacle, ...]) -> None:
-        self.model = model
-        self.obstacles = obstacles
-        reasons = "; ".join(str(o) for o in obstacles)
-        super().__init__(f"model {model!r} gets no typed API: {reasons}. It is served through Open Inference Protocol")
-
-
 def derive(model: str, signature: Signature, locked: Contract | None = None, major: int = 1) -> Contract:
     """The contract of a signature. With a lock, its names, numbers and major are kept and new tensors come after.
 
-    Raises BadModelName, and Untypable with every obstacle found.
+    A signature that cannot be typed becomes a contract with obstacles. Raises BadModelName, and nothing else.
     """
     check_model_name(model)
-    obstacles = (*_obstacles("inputs", signature.inputs), *_obstacles("outputs", signature.outputs))
-    if obstacles:
-        raise Untypable(model, obstacles)
+    obstacles = tuple(_obstacles(signature, locked))
+    locked_inputs, locked_outputs = (locked.inputs, locked.outputs) if locked else ((), ())
     return Contract(
         model=model,
         key=model_key(model),
@@ -74,26 +49,66 @@ def derive(model: str, signature: Signature, locked: Contract | None = None, maj
         major=locked.major if locked else major,
         batching=signature.batching,
         max_rows=signature.max_batch_size if signature.batching else 1,
-        inputs=_fields(signature.inputs, locked.inputs if locked else ()),
-        outputs=_fields(signature.outputs, locked.outputs if locked else ()),
+        inputs=() if obstacles else _fields(signature.inputs, locked_inputs),
+        outputs=() if obstacles else _fields(signature.outputs, locked_outputs),
+        obstacles=obstacles,
+        decoupled=signature.decoupled,
+        untyped_inputs=signature.inputs if obstacles else (),
+        untyped_outputs=signature.outputs if obstacles else (),
     )
 
 
+def needs_shape_field(shape: Sequence[int]) -> bool:
+    """Whether the number of a tensor's values leaves its shape open: one dynamic size is inferred, two are not."""
+    return shape.count(DYNAMIC) > 1 or (DYNAMIC in shape and 0 in shape)
+
+
 def _fields(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> tuple[Field, ...]:
-    numbers = {field.name: field.number for field in locked}
-    names = proto_names([t.name for t in tensors], {field.name: field.proto_name for field in locked})
-    fresh = _numbers_after(max(numbers.values(), default=0))
-    fields = [
-        Field(
-            tensor=tensor,
-            number=numbers[tensor.name] if tensor.name in numbers else next(fresh),
-            proto_name=names[tensor.name],
-            proto_type=PROTO_TYPES[tensor.datatype],
-            repeated=tensor.shape != () and PROTO_TYPES[tensor.datatype] != "bytes",
+    before = {field.name: field for field in locked}
+    fresh = _numbers_after(max((number for field in locked for number in field.numbers), default=0))
+    names = _field_names(tensors, locked)
+    shapes = _shape_fields(tensors, locked, names)
+    fields = []
+    for tensor in tensors:
+        old = before.get(tensor.name)
+        # The tensor's own number is drawn first, so that its shape follows it.
+        number = old.number if old else next(fresh)
+        shape_field = old.shape_field if old else None
+        if shape_field is None and tensor.name in shapes:
+            shape_field = ShapeField(*shapes[tensor.name], number=next(fresh))
+        fields.append(
+            Field(
+                tensor=tensor,
+                number=number,
+                proto_name=names[tensor.name],
+                proto_type=PROTO_TYPES[tensor.datatype],
+                repeated=tensor.shape != () and PROTO_TYPES[tensor.datatype] != "bytes",
+                shape_field=shape_field,
+            )
         )
-        for tensor in tensors
-    ]
     return tuple(sorted(fields, key=lambda field: field.number))
+
+
+def _field_names(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> dict[str, str]:
+    """Proto names by tensor; those of locked shapes stay taken."""
+    taken = {f.name: f.proto_name for f in locked}
+    taken |= {f.shape_field.name: f.shape_field.proto_name for f in locked if f.shape_field}
+    return proto_names([tensor.name for tensor in tensors], taken)
+
+
+def _shape_fields(
+    tensors: Sequence[TensorSpec], locked: Sequence[Field], names: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """JSON and proto name of each shape that is needed and not locked yet, by tensor."""
+    have = {field.name for field in locked if field.shape_field}
+    need = [tensor.name for tensor in tensors if needs_shape_field(tensor.shape) and tensor.name not in have]
+    old = {f.name: f.proto_name for f in locked} | {
+        f.shape_field.name: f.shape_field.proto_name for f in locked if f.shape_field
+    }
+    taken = old | dict(names)
+    public = shape_names(need, taken)
+    proto = proto_names(list(public.values()), taken)
+    return {tensor: (public[tensor], proto[public[tensor]]) for tensor in need}
 
 
 def _numbers_after(last: int) -> Iterator[int]:
@@ -101,15 +116,24 @@ def _numbers_after(last: int) -> Iterator[int]:
     return chain((n for n in range(last + 1, 19_000)), count(max(last + 1, 20_000)))
 
 
-def _obstacles(side: str, tensors: Sequence[TensorSpec]) -> Iterator[Obstacle]:
+def _obstacles(signature: Signature, locked: Contract | None) -> Iterator[str]:
+    yield from signature.obstacles
+    yield from _side("input", signature.inputs, locked.inputs if locked else ())
+    yield from _side("output", signature.outputs, locked.outputs if locked else ())
+
+
+def _side(side: str, tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> Iterator[str]:
     if not tensors:
-        yield Obstacle("", f"the signature has no {side}")
+        yield f"the model has no {side}s"
     seen: set[str] = set()
+    shapes = {field.shape_field.name: field.name for field in locked if field.shape_field}
     for tensor in tensors:
         if why := _obstacle(tensor):
-            yield Obstacle(tensor.name, why)
+            yield f"{side} {tensor.name!r}: {why}"
         if tensor.name in seen:
-            yield Obstacle(tensor.name, f"two {side} have this name")
+            yield f"{side} {tensor.name!r}: two {side}s have this name"
+        if tensor.name in shapes:
+            yield f"{side} {tensor.name!r}: the API has this name already, for the shape of {shapes[tensor.name]!r}"
         seen.add(tensor.name)
 
 
@@ -121,13 +145,6 @@ def _obstacle(tensor: TensorSpec) -> str:
         return "its name is not valid Unicode"
     if any(d < 0 and d != DYNAMIC for d in shape):
         return f"shape {shape} has a dimension that is neither a size nor -1"
-    if shape.count(DYNAMIC) > 1:
-        return (
-            f"shape {shape} has {shape.count(DYNAMIC)} dynamic dimensions; one can be inferred from the number of "
-            "values, more cannot. Export the model with fixed dimensions, or call it by Open Inference Protocol"
-        )
-    if DYNAMIC in shape and 0 in shape:
-        return f"shape {shape} has no values, so its dynamic dimension cannot be inferred from their number"
     return ""
 
 

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 
-from gateway.contract.model import Contract, Field
+from gateway.contract.model import Contract, Field, ShapeField
 
 _TYPES = {
     "bool": FieldDescriptorProto.TYPE_BOOL,
@@ -46,8 +46,13 @@ def proto_file_name(contract: Contract) -> str:
 
 
 def file_descriptor(contract: Contract) -> FileDescriptorProto:
-    """What protoc makes of `proto_text(contract)`, without options and source positions."""
+    """What protoc makes of `proto_text(contract)`, without options and source positions.
+
+    Raises ValueError for a contract without a typed API.
+    """
     file = FileDescriptorProto(name=proto_file_name(contract), package=contract.package, syntax="proto3")
+    if not contract.typed:
+        raise ValueError(f"{contract.model} has no typed API: {'; '.join(contract.obstacles)}")
     request = DescriptorProto(name="PredictRequest")
     response = DescriptorProto(name="PredictResponse")
     if contract.batching:
@@ -64,15 +69,17 @@ def file_descriptor(contract: Contract) -> FileDescriptorProto:
         file.message_type.extend((request, response))
     service = file.service.add(name=contract.service)
     service.method.add(
-        name="Predict",
+        name=contract.method,
         input_type=f".{contract.package}.PredictRequest",
         output_type=f".{contract.package}.PredictResponse",
+        # Left unset, as protoc does, where it is false.
+        server_streaming=True if contract.decoupled else None,
     )
     return file
 
 
 def descriptor_set(contracts: Iterable[Contract]) -> FileDescriptorSet:
-    """The descriptor set of several models, for tools that read one file (grpcurl -protoset)."""
+    """The descriptor set of several typed models, for tools that read one file (grpcurl -protoset)."""
     return FileDescriptorSet(file=[file_descriptor(c) for c in contracts])
 
 
@@ -93,7 +100,7 @@ def message_classes(contract: Contract) -> MessageClasses:
     )
 
 
-def json_name(field: Field) -> str:
+def json_name(field: Field | ShapeField) -> str:
     """The field's name in proto3 JSON: the tensor's own, but for the few that protoc refuses there.
 
     Typed JSON (`:predict`) knows every tensor by its own name, these too.
@@ -122,6 +129,14 @@ def _add_fields(message: DescriptorProto, fields: Iterable[Field]) -> None:
             added.proto3_optional = True
             added.oneof_index = len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{field.proto_name}")
+        if field.shape_field:
+            message.field.add(
+                name=field.shape_field.proto_name,
+                number=field.shape_field.number,
+                label=FieldDescriptorProto.LABEL_REPEATED,
+                type=FieldDescriptorProto.TYPE_SFIXED64,
+                json_name=json_name(field.shape_field),
+            )
 
 
 def _add_rows(message: DescriptorProto, name: str, type_name: str) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
 
-from gateway.contract.derive import Obstacle
-from gateway.contract.examples import example_request, example_shape, example_value, is_readable
+from adapters.signature import TensorSpec
+from gateway.contract.examples import example_inputs, example_request, example_shape, example_value, is_readable
 from gateway.contract.model import Contract, Field
+from gateway.contract.open_inference import calls, infer_path, metadata_path
 from gateway.contract.snippets import Gateway, snippets
-from gateway.contract.words import values_in_words
+from gateway.contract.words import OPTIONAL, labels_in_words, on_one_line, values_in_words
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("gateway.contract"),
@@ -28,8 +28,8 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def docs_path(model: str) -> str:
-    return f"/docs/{model}"
+def docs_path(model: str, major: int = 1) -> str:
+    return f"/docs/{model}" if major == 1 else f"/v{major}/models/{model}/docs"
 
 
 def proto_path(contract: Contract) -> str:
@@ -41,15 +41,21 @@ def openapi_path(contract: Contract) -> str:
 
 
 def model_page(contract: Contract, *, gateway: Gateway, stable: int | None = None, versions: Sequence[int] = ()) -> str:
-    """The page of a typed model. `gateway` is the address callers use, for the snippets."""
-    readable = is_readable(contract.inputs)
+    """The page of a model; one without a typed API says why, and shows Open Inference calls.
+
+    `gateway` is the address callers use, for the snippets.
+    """
+    if not contract.typed:
+        return _untyped_page(contract, gateway, _versions(stable, versions))
+    given = example_inputs(contract)
+    readable = is_readable(given)
     return _TEMPLATES.get_template("model.html").render(
         contract=contract,
         inputs=[_row(field) for field in contract.inputs],
         outputs=[_row(field) for field in contract.outputs],
         versions=_versions(stable, versions),
         example=_pretty(example_request(contract)) if readable else "",
-        snippets=snippets(contract, gateway),
+        snippets=[*snippets(contract, gateway), *(calls(contract, gateway) if contract.decoupled else ())],
         proto_path=proto_path(contract),
         openapi_path=openapi_path(contract),
         form_data={
@@ -62,47 +68,76 @@ def model_page(contract: Contract, *, gateway: Gateway, stable: int | None = Non
                     "shape": example_shape(field.tensor),
                     "value": example_value(field.datatype, 0),
                 }
-                for field in contract.inputs
+                for field in given
             ],
         },
     )
 
 
-def untyped_page(model: str, obstacles: Sequence[Obstacle]) -> str:
-    """The page of a model that has no typed API, and why."""
+def _untyped_page(contract: Contract, gateway: Gateway, versions: str) -> str:
     return _TEMPLATES.get_template("untyped.html").render(
-        model=model,
-        obstacles=obstacles,
-        metadata_path=f"/v2/models/{quote(model)}",
-        infer_path=f"/v2/models/{quote(model)}/infer",
+        model=contract.model,
+        obstacles=[on_one_line(obstacle) for obstacle in contract.obstacles],
+        inputs=[_untyped_row(tensor) for tensor in contract.untyped_inputs],
+        outputs=[_untyped_row(tensor) for tensor in contract.untyped_outputs],
+        batching=contract.batching,
+        max_rows=contract.max_rows,
+        versions=versions,
+        metadata_path=metadata_path(contract),
+        infer_path=infer_path(contract),
+        snippets=calls(contract, gateway) if contract.untyped_inputs else [],
     )
 
 
-def index_page(contracts: Iterable[Contract], untyped: Iterable[str] = ()) -> str:
-    """The list of all models; `untyped` names those served through Open Inference Protocol only."""
+def index_page(contracts: Iterable[Contract]) -> str:
+    """The list of all models; those without a typed API apart."""
+    ordered = sorted(contracts, key=lambda contract: (contract.model, contract.major))
     return _TEMPLATES.get_template("index.html").render(
         typed=[
             {
-                "name": contract.model if contract.major == 1 else f"{contract.model} v{contract.major}",
-                "page": docs_path(contract.model),
+                "name": _name(contract),
+                "page": docs_path(contract.model, contract.major),
                 "proto": proto_path(contract),
                 "openapi": openapi_path(contract),
                 "takes": ", ".join(field.name for field in contract.inputs),
                 "gives": ", ".join(field.name for field in contract.outputs),
             }
-            for contract in sorted(contracts, key=lambda contract: (contract.model, contract.major))
+            for contract in ordered
+            if contract.typed
         ],
-        untyped=[{"name": name, "page": docs_path(quote(name))} for name in sorted(untyped)],
+        untyped=[{"name": _name(c), "page": docs_path(c.model, c.major)} for c in ordered if not c.typed],
     )
 
 
-def _row(field: Field) -> dict[str, str]:
+def _name(contract: Contract) -> str:
+    return contract.model if contract.major == 1 else f"{contract.model} v{contract.major}"
+
+
+def _row(field: Field) -> dict[str, Any]:
     label = "repeated" if field.repeated else "optional"
+    shape = field.shape_field
+    declarations = [f"{label} {field.proto_type} {field.proto_name} = {field.number}"]
+    if shape:
+        declarations.append(f"repeated sfixed64 {shape.proto_name} = {shape.number}")
     return {
         "name": field.name,
-        "description": f"{values_in_words(field.tensor)}.",
-        "declaration": f"{label} {field.proto_type} {field.proto_name} = {field.number}",
+        "description": _description(field.tensor, shape.name if shape else ""),
+        "declarations": declarations,
     }
+
+
+def _untyped_row(tensor: TensorSpec) -> dict[str, Any]:
+    return {"name": on_one_line(tensor.name), "description": _description(tensor, ""), "declarations": []}
+
+
+def _description(tensor: TensorSpec, shape_name: str) -> str:
+    sentences = [
+        on_one_line(tensor.description),
+        f"{values_in_words(tensor, shape_name)}.",
+        OPTIONAL if tensor.optional else "",
+        labels_in_words(tensor.labels),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _versions(stable: int | None, versions: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 Used by OpenAPI, the docs page and `penstock predict --example`. The values are small, because a model may take an
 integer for an index: 0 and 1 for integers, quarters up to 1 for floats, "text" for strings. A dynamic dimension is 1.
+Optional inputs are left out: what a model says it can do without, its example does without.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ READABLE_VALUES = 256
 """Above so many numbers an example is no help to a reader, and documents leave it out."""
 
 
+def example_inputs(contract: Contract) -> tuple[Field, ...]:
+    """The inputs that an example gives: the required ones; or all where none is, as no server takes nothing."""
+    return tuple(field for field in contract.inputs if not field.tensor.optional) or contract.inputs
+
+
 def example_request(contract: Contract) -> dict[str, JsonValue]:
     """A body for `:predict` with one row."""
-    row = _row(contract.inputs)
+    row = _row(example_inputs(contract))
     return {"instances": [row]} if contract.batching else row
 
 
@@ -36,7 +42,11 @@ def example_response(contract: Contract) -> dict[str, JsonValue]:
 
 def example_proto_json(contract: Contract) -> dict[str, JsonValue]:
     """The same request in proto3's own JSON, as grpcurl takes it: tensors flat, bytes in base64."""
-    row = {json_name(field): _proto_json(field) for field in contract.inputs}
+    row: dict[str, JsonValue] = {}
+    for field in example_inputs(contract):
+        row[json_name(field)] = _proto_json(field)
+        if field.shape_field:
+            row[json_name(field.shape_field)] = list(example_shape(field.tensor))
     return {"instances": [row]} if contract.batching else row
 
 
@@ -46,7 +56,12 @@ def example_shape(tensor: TensorSpec) -> tuple[int, ...]:
 
 def is_readable(fields: tuple[Field, ...]) -> bool:
     """Whether an example of these fields is short enough to be shown."""
-    return sum(prod(example_shape(field.tensor)) for field in fields) <= READABLE_VALUES
+    return is_readable_shape(*(example_shape(field.tensor) for field in fields))
+
+
+def is_readable_shape(*shapes: tuple[int, ...]) -> bool:
+    """Whether tensors of these shapes together are short enough to be shown."""
+    return sum(map(prod, shapes)) <= READABLE_VALUES
 
 
 def example_value(datatype: Datatype, index: int) -> JsonValue:

@@ -11,9 +11,9 @@ from enum import Enum
 from math import prod
 from typing import Any, TypeAlias
 
-from adapters.signature import DYNAMIC, Datatype, TensorSpec
+from adapters.signature import DYNAMIC, Datatype
 from gateway.contract.model import Field
-from gateway.contract.words import RANGES, values_in_words
+from gateway.contract.words import OPTIONAL, RANGES, labels_in_words, on_one_line, values_in_words
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -53,28 +53,61 @@ def datatype_schemas(datatypes: Sequence[Datatype]) -> dict[str, Schema]:
 
 
 def row_schema(fields: Sequence[Field], side: Side, description: str) -> Schema:
-    """An object with one property per tensor; all are required and nothing else is allowed in a request."""
+    """An object with one property per tensor; a request has all that are not optional and nothing else.
+
+    A tensor whose shape its values do not tell may have its shape beside it in a request.
+    """
+    properties: Schema = {}
+    for field in fields:
+        properties[field.name] = tensor_schema(field, side)
+        if field.shape_field and side is Side.REQUEST:
+            properties[field.shape_field.name] = _shape_schema(field)
     schema: Schema = {
         "type": "object",
         "description": description,
-        "properties": {field.name: tensor_schema(field.tensor, side) for field in fields},
-        "required": [field.name for field in fields],
+        "properties": properties,
+        "required": [field.name for field in fields if not (field.tensor.optional and side is Side.REQUEST)],
     }
+    if not schema["required"]:
+        del schema["required"]
     if side is Side.REQUEST:
         schema["additionalProperties"] = False
     return schema
 
 
-def tensor_schema(tensor: TensorSpec, side: Side) -> Schema:
+def tensor_schema(field: Field, side: Side) -> Schema:
+    tensor = field.tensor
     forms = [_nested(tensor.datatype, tensor.shape)]
-    description = f"{values_in_words(tensor)}."
+    schema: Schema = {"description": _description(field, side)}
     if side is Side.REQUEST and len(tensor.shape) > 1:
-        description += " Nested arrays, or one flat array."
+        schema["description"] += " Nested arrays, or one flat array."
         forms.append(_array(_reference(tensor.datatype), None if DYNAMIC in tensor.shape else prod(tensor.shape)))
     if side is Side.REQUEST and tensor.datatype is Datatype.UINT8 and tensor.shape:
-        description += " Or its bytes in base64."
+        schema["description"] += " Or its bytes in base64."
         forms.append({"$ref": "#/components/schemas/Base64"})
-    return {"description": description, **forms[0]} if len(forms) == 1 else {"description": description, "anyOf": forms}
+    if tensor.labels:
+        schema["x-labels"] = list(tensor.labels)
+    return {**schema, **forms[0]} if len(forms) == 1 else {**schema, "anyOf": forms}
+
+
+def _description(field: Field, side: Side) -> str:
+    """What is known of a tensor, in sentences. Only a request says a shape: answers are nested."""
+    tensor = field.tensor
+    shape_name = field.shape_field.name if field.shape_field and side is Side.REQUEST else ""
+    sentences = [
+        on_one_line(tensor.description),
+        f"{values_in_words(tensor, shape_name)}.",
+        OPTIONAL if tensor.optional else "",
+        labels_in_words(tensor.labels),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _shape_schema(field: Field) -> Schema:
+    return {
+        "description": f"The shape of {on_one_line(field.name)}: flat values need it, nested arrays say it themselves.",
+        **_array({"type": "integer", "minimum": 0}, len(field.tensor.shape)),
+    }
 
 
 def _nested(datatype: Datatype, shape: Sequence[int]) -> Schema:

@@ -14,9 +14,11 @@ from adapters.signature import Datatype, TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class ShapeField:
-    """The companion of a tensor with several dynamic dimensions: `repeated sfixed64`, its sizes in order.
+    """The companion of a tensor whose shape the number of its values does not tell: `repeated sfixed64`.
 
-    In JSON a nested array says its own shape; the companion is needed only beside flat values.
+    It holds the tensor's whole shape without the batch dimension, fixed sizes too. `name` is its name in JSON, unique
+    among the tensors' names. In JSON a nested array says its own shape; the companion is needed only beside flat
+    values.
     """
 
     name: str
@@ -56,6 +58,11 @@ class Field:
     def datatype(self) -> Datatype:
         return self.tensor.datatype
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The proto field numbers it takes: its own, and its shape's."""
+        return (self.number,) if self.shape_field is None else (self.number, self.shape_field.number)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "tensor": self.tensor.to_json(),
@@ -86,8 +93,9 @@ class Contract:
     `key` is the model's name as an identifier ("digits-v2" -> "digits_v2"), `service` its CamelCase form.
     Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`.
     `batching`: requests carry `instances`, each with the input fields; otherwise the request carries them itself.
+    `decoupled`: answers come as a stream, by the method `PredictStream` instead of `Predict`.
     `obstacles` says, a sentence each, why there is no typed API: the model is then served through Open Inference
-    Protocol alone, and `inputs` and `outputs` are empty. `decoupled`: answers come as a stream.
+    Protocol alone, `inputs` and `outputs` are empty, and `untyped_inputs` and `untyped_outputs` hold its tensors.
     """
 
     model: str
@@ -100,10 +108,27 @@ class Contract:
     outputs: tuple[Field, ...]
     obstacles: tuple[str, ...] = ()
     decoupled: bool = False
+    untyped_inputs: tuple[TensorSpec, ...] = ()
+    untyped_outputs: tuple[TensorSpec, ...] = ()
 
     @property
     def typed(self) -> bool:
         return not self.obstacles
+
+    @property
+    def unary(self) -> bool:
+        """Whether it has the typed call with one answer, which typed JSON carries too."""
+        return self.typed and not self.decoupled
+
+    @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """The input tensors, typed or not."""
+        return tuple(field.tensor for field in self.inputs) if self.typed else self.untyped_inputs
+
+    @property
+    def gives(self) -> tuple[TensorSpec, ...]:
+        """The output tensors, typed or not."""
+        return tuple(field.tensor for field in self.outputs) if self.typed else self.untyped_outputs
 
     @property
     def package(self) -> str:
@@ -114,8 +139,13 @@ class Contract:
         return f"{self.package}.{self.service}"
 
     @property
+    def method(self) -> str:
+        """The service's one method."""
+        return "PredictStream" if self.decoupled else "Predict"
+
+    @property
     def predict_grpc_path(self) -> str:
-        return f"/{self.full_service}/Predict"
+        return f"/{self.full_service}/{self.method}"
 
     @property
     def predict_http_path(self) -> str:
@@ -133,6 +163,8 @@ class Contract:
             "outputs": [f.to_json() for f in self.outputs],
             **({"obstacles": list(self.obstacles)} if self.obstacles else {}),
             **({"decoupled": True} if self.decoupled else {}),
+            **({"untyped_inputs": [t.to_json() for t in self.untyped_inputs]} if self.untyped_inputs else {}),
+            **({"untyped_outputs": [t.to_json() for t in self.untyped_outputs]} if self.untyped_outputs else {}),
         }
 
     @classmethod
@@ -148,4 +180,6 @@ class Contract:
             outputs=tuple(Field.from_json(f) for f in value["outputs"]),
             obstacles=tuple(str(o) for o in value.get("obstacles", ())),
             decoupled=bool(value.get("decoupled", False)),
+            untyped_inputs=tuple(TensorSpec.from_json(t) for t in value.get("untyped_inputs", ())),
+            untyped_outputs=tuple(TensorSpec.from_json(t) for t in value.get("untyped_outputs", ())),
         )

@@ -64,7 +64,7 @@ def check_model_name(name: str) -> str:
         problem = f"it has {len(name)} characters, at most {MAX_MODEL_NAME} are allowed"
     else:
         problem = "use lower-case letters, digits and single '-' or '_' between them, and begin with a letter"
-    suggestion = _suggest(name)
+    suggestion = suggest_model_name(name)
     hint = f"; try {suggestion!r}" if suggestion else ""
     raise BadModelName(f"model name {name!r} is not allowed: {problem}{hint}")
 
@@ -95,6 +95,20 @@ def proto_names(tensors: Sequence[str], locked: Mapping[str, str] | None = None)
         chosen[tensor] = _free(to_identifier(tensor), taken)
         taken.add(_clash_key(chosen[tensor]))
     return {tensor: chosen[tensor] for tensor in tensors}
+
+
+def shape_names(tensors: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """The JSON names of the tensors' shapes, by tensor name: 'x' -> 'x_shape', none of them in `taken`.
+
+    JSON knows tensors by their own names, so a shape must give way to a tensor that is called 'x_shape'.
+    """
+    chosen: dict[str, str] = {}
+    for tensor in tensors:
+        candidate, suffix = f"{tensor}_shape", 2
+        while candidate in taken or candidate in chosen.values():
+            candidate, suffix = f"{tensor}_shape_{suffix}", suffix + 1
+        chosen[tensor] = candidate
+    return chosen
 
 
 def to_identifier(name: str) -> str:
@@ -131,7 +145,8 @@ def _free(name: str, taken: Collection[str]) -> str:
     return candidate
 
 
-def _suggest(name: str) -> str:
+def suggest_model_name(name: str) -> str:
+    """The allowed name nearest to `name`: "ResNet50.onnx" -> "res-net50-onnx"; "" when nothing of it can stay."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if c.isascii())
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", plain).lower()
     joined = re.sub(r"-?_-?", "_", re.sub(r"[^a-z0-9_]+", "-", spaced))

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from gateway.contract.examples import example_request, example_response, is_readable
+from gateway.contract.examples import example_inputs, example_request, example_response, is_readable
 from gateway.contract.json_schema import Schema, Side, datatype_schemas, row_schema
 from gateway.contract.model import Contract
 from gateway.contract.openapi_common import (
+    ERRORS_OF_PREDICTIONS,
     FEEDBACK,
     FEEDBACK_OPERATION,
     FEEDBACK_RECEIPT,
@@ -24,6 +25,7 @@ from gateway.contract.openapi_common import (
     error_responses,
     header_refs,
 )
+from gateway.contract.words import on_one_line
 
 
 def model_document(contract: Contract) -> Document:
@@ -31,7 +33,7 @@ def model_document(contract: Contract) -> Document:
     return _document(
         title=f"{contract.model} (Penstock)",
         version=str(contract.major),
-        description=f'Predictions of the model "{contract.model}". Typed gRPC: `{contract.full_service}/Predict`.',
+        description=_about(contract),
         contracts=[contract],
     )
 
@@ -51,11 +53,24 @@ def pinned_http_path(contract: Contract) -> str:
     return f"/v{contract.major}/models/{contract.model}/versions/{{version}}:predict"
 
 
+def _about(contract: Contract) -> str:
+    """What a model's document says first; for a model without typed JSON, why."""
+    about = f'Predictions of the model "{contract.model}".'
+    if not contract.typed:
+        why = "; ".join(on_one_line(obstacle) for obstacle in contract.obstacles)
+        return f"{about} It is served through Open Inference Protocol alone, because {why}."
+    if contract.decoupled:
+        stream = f"`{contract.full_service}/{contract.method}`"
+        return f"{about} It streams its answers, which JSON does not carry: call {stream} over gRPC."
+    return f"{about} Typed gRPC: `{contract.full_service}/{contract.method}`."
+
+
 def _document(*, title: str, version: str, description: str, contracts: Sequence[Contract]) -> Document:
-    fields = chain.from_iterable((*c.inputs, *c.outputs) for c in contracts)
+    unary = [contract for contract in contracts if contract.unary]
+    fields = chain.from_iterable((*c.inputs, *c.outputs) for c in unary)
     schemas: dict[str, Schema] = {}
     paths: dict[str, Any] = {}
-    for contract in contracts:
+    for contract in unary:
         schemas.update(_model_schemas(contract))
         paths.update(_model_paths(contract))
     paths["/v1/feedback"] = {"post": FEEDBACK_OPERATION}
@@ -63,7 +78,7 @@ def _document(*, title: str, version: str, description: str, contracts: Sequence
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
         "servers": [{"url": "/"}],
-        "tags": [{"name": c.model} for c in {c.model: c for c in contracts}.values()] + [{"name": "feedback"}],
+        "tags": [*_tags(contracts), {"name": "feedback"}],
         "paths": paths,
         "components": {
             "schemas": {
@@ -73,11 +88,18 @@ def _document(*, title: str, version: str, description: str, contracts: Sequence
                 "Feedback": FEEDBACK,
                 "FeedbackReceipt": FEEDBACK_RECEIPT,
             },
-            "headers": HEADERS,
-            "parameters": PARAMETERS,
-            "responses": error_responses(),
+            # Each is there because something refers to it; without a prediction, feedback's errors are all.
+            "headers": HEADERS if unary else {name: HEADERS[name] for name in ("X-Request-Id",)},
+            **({"parameters": PARAMETERS} if unary else {}),
+            "responses": error_responses(ERRORS_OF_PREDICTIONS if unary else ()),
         },
     }
+
+
+def _tags(contracts: Sequence[Contract]) -> list[dict[str, str]]:
+    """One per model; what has no operation here says why."""
+    tags = {c.model: {"name": c.model} if c.unary else {"name": c.model, "description": _about(c)} for c in contracts}
+    return list(tags.values())
 
 
 def _schema_name(contract: Contract, message: str) -> str:
@@ -159,7 +181,7 @@ def _model_paths(contract: Contract) -> dict[str, Any]:
 def _operation(contract: Contract, *, operation_id: str, summary: str, parameters: Sequence[str]) -> Document:
     request: Document = {"schema": _schema_ref(contract, "PredictRequest")}
     answer: Document = {"schema": _schema_ref(contract, "PredictResponse")}
-    if is_readable(contract.inputs):
+    if is_readable(example_inputs(contract)):
         request["example"] = example_request(contract)
     if is_readable(contract.outputs):
         answer["example"] = example_response(contract)
@@ -175,6 +197,6 @@ def _operation(contract: Contract, *, operation_id: str, summary: str, parameter
                 "headers": header_refs("X-Request-Id", "X-Penstock-Model", "X-Penstock-Version"),
                 "content": {"application/json": answer},
             },
-            **error_refs("400", "404", "413", "500", "503", "504"),
+            **error_refs(*ERRORS_OF_PREDICTIONS),
         },
     }

@@ -6,6 +6,7 @@ documents, the end-to-end tests against real answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from gateway.contract.json_schema import Schema
@@ -27,9 +28,13 @@ _ERRORS: dict[str, tuple[str, int, str, str]] = {
 _WRONG_COUNT = {"field": "instances[0].x", "expected": "4 values", "received": "3", "hop": "gateway"}
 
 
-def error_responses() -> Document:
-    """The error responses, as components."""
-    return {f"Error{http}": _error_response(*parts) for http, parts in _ERRORS.items()}
+ERRORS_OF_PREDICTIONS = ("400", "404", "413", "500", "503", "504")
+ERRORS_OF_FEEDBACK = ("400", "409", "413", "429", "503")
+
+
+def error_responses(https: Sequence[str]) -> Document:
+    """The error responses of these HTTP statuses and of feedback, as components."""
+    return {f"Error{h}": _error_response(*_ERRORS[h]) for h in sorted({*https, *ERRORS_OF_FEEDBACK})}
 
 
 def error_refs(*https: str) -> Document:
@@ -193,6 +198,6 @@ FEEDBACK_OPERATION: Document = {
             "description": "It is recorded.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FeedbackReceipt"}}},
         },
-        **error_refs("400", "409", "413", "429", "503"),
+        **error_refs(*ERRORS_OF_FEEDBACK),
     },
 }

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.contract.examples import example_proto_json, example_request, example_shape, example_value, is_readable
+from gateway.contract.examples import (
+    example_inputs,
+    example_proto_json,
+    example_request,
+    example_shape,
+    example_value,
+    is_readable,
+)
 from gateway.contract.model import Contract, Field
 
 
@@ -35,16 +42,17 @@ class Snippet:
 
 
 def snippets(contract: Contract, gateway: Gateway) -> list[Snippet]:
-    found = [Snippet("curl", _curl(contract, gateway)), Snippet("Python", _python(contract, gateway))]
-    if is_readable(contract.inputs):
-        found.append(Snippet("grpcurl", _grpcurl(contract, gateway)))
-    return found
+    """For a typed contract; an untyped one has `gateway.contract.open_inference.calls`."""
+    grpcurl = [Snippet("grpcurl", _grpcurl(contract, gateway))] if is_readable(example_inputs(contract)) else []
+    if contract.decoupled:
+        return grpcurl
+    return [Snippet("curl", _curl(contract, gateway)), Snippet("Python", _python(contract, gateway)), *grpcurl]
 
 
 def _curl(contract: Contract, gateway: Gateway) -> str:
     url = shlex.quote(gateway.url + contract.predict_http_path)
     header = "-H 'content-type: application/json'"
-    if is_readable(contract.inputs):
+    if is_readable(example_inputs(contract)):
         body = shlex.quote(json.dumps(example_request(contract), ensure_ascii=False))
         return f"curl {url} \\\n  {header} \\\n  -d {body}"
     request = f'{{"instances": [{_python_row(contract)}]}}' if contract.batching else _python_row(contract)
@@ -57,8 +65,8 @@ def _python(contract: Contract, gateway: Gateway) -> str:
         [
             "from penstock_client import Client",
             "",
-            f"with Client({_literal(gateway.url)}) as client:",
-            f"    answer = client.predict({_literal(contract.model)}, {_python_row(contract)})",
+            f"with Client({literal(gateway.url)}) as client:",
+            f"    answer = client.predict({literal(contract.model)}, {_python_row(contract)})",
             "    print(answer.row, answer.version)",
         ]
     )
@@ -67,32 +75,33 @@ def _python(contract: Contract, gateway: Gateway) -> str:
 def _grpcurl(contract: Contract, gateway: Gateway) -> str:
     body = shlex.quote(json.dumps(example_proto_json(contract), ensure_ascii=False))
     plain = "" if gateway.tls else "-plaintext "
-    return f"grpcurl {plain}-d {body} \\\n  {shlex.quote(gateway.authority)} {contract.full_service}/Predict"
+    return f"grpcurl {plain}-d {body} \\\n  {shlex.quote(gateway.authority)} {contract.full_service}/{contract.method}"
 
 
 def _python_row(contract: Contract) -> str:
-    if is_readable(contract.inputs):
+    if is_readable(example_inputs(contract)):
         body = example_request(contract)
-        return _literal(body["instances"][0] if contract.batching else body)
-    return "{" + ", ".join(_python_members(contract.inputs)) + "}"
+        return literal(body["instances"][0] if contract.batching else body)
+    return "{" + ", ".join(_python_members(example_inputs(contract))) + "}"
 
 
 def _python_members(fields: tuple[Field, ...]) -> Iterator[str]:
     for field in fields:
-        expression = _literal(example_value(field.datatype, 0))
+        expression = literal(example_value(field.datatype, 0))
         for size in reversed(example_shape(field.tensor)):
             expression = f"[{expression}] * {size}"
-        yield f"{_literal(field.name)}: {expression}"
+        yield f"{literal(field.name)}: {expression}"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A Python literal with double quotes, which need no quoting in a shell's single ones."""
     match value:
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            # A lone surrogate cannot be written out, and escaped it means the same.
+            return json.dumps(value, ensure_ascii=any("\ud800" <= char <= "\udfff" for char in value))
         case dict():
-            return "{" + ", ".join(f"{_literal(name)}: {_literal(member)}" for name, member in value.items()) + "}"
+            return "{" + ", ".join(f"{literal(name)}: {literal(member)}" for name, member in value.items()) + "}"
         case list():
-            return "[" + ", ".join(_literal(member) for member in value) + "]"
+            return "[" + ", ".join(literal(member) for member in value) + "]"
         case _:
             return repr(value)

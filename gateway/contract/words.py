@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from adapters.signature import DYNAMIC, Datatype, TensorSpec
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+_SHOWN = 20
+"""Class names that are listed in a sentence; models of a thousand classes exist."""
+
+OPTIONAL = "Optional: all rows give it, or none."
 
 RANGES: dict[Datatype, tuple[int, int]] = {
     Datatype.UINT8: (0, 2**8 - 1),
@@ -21,18 +27,39 @@ RANGES: dict[Datatype, tuple[int, int]] = {
 """Smallest and largest value of the integer datatypes, whatever the wire type could hold."""
 
 
-def values_in_words(tensor: TensorSpec) -> str:
-    """In words: 'FP32, shape [8, 8]: 64 values in row-major order'."""
+def values_in_words(tensor: TensorSpec, shape_name: str = "") -> str:
+    """In words: 'FP32, shape [8, 8]: 64 values in row-major order'.
+
+    `shape_name` is the field that says the shape, for a tensor that has one.
+    """
     if tensor.shape == ():
         return f"{tensor.datatype}, one value"
     fixed = prod(d for d in tensor.shape if d != DYNAMIC)
     order = " in row-major order" if len(tensor.shape) > 1 else ""
     start = f"{tensor.datatype}, shape {list(tensor.shape)}"
-    if DYNAMIC not in tensor.shape:
-        return f"{start}: {fixed:,} value{'' if fixed == 1 else 's'}{order}"
+    if DYNAMIC not in tensor.shape or fixed == 0:
+        said = f"; {shape_name} gives its sizes" if shape_name else ""
+        return f"{start}: {fixed:,} value{'' if fixed == 1 else 's'}{order if fixed else ''}{said}"
+    many = "any number of values" if fixed == 1 else f"a multiple of {fixed:,} values"
+    if shape_name:
+        return f"{start}: {many}{order}; {shape_name} gives its sizes"
     if len(tensor.shape) == 1:
         return f"{start}: any number of values"
-    return f"{start}: a multiple of {fixed:,} values{order}; their number gives the {_which(tensor)} dimension"
+    return f"{start}: {many}{order}; their number gives the {_which(tensor)} dimension"
+
+
+def labels_in_words(labels: Sequence[str]) -> str:
+    """In words: 'Classes by index: 0 setosa, 1 versicolor'; '' without labels."""
+    if not labels:
+        return ""
+    shown = ", ".join(f"{index} {on_one_line(label)}" for index, label in enumerate(labels[:_SHOWN]))
+    return f"Classes by index: {shown}" + (f" ... {len(labels):,} in all." if len(labels) > _SHOWN else ".")
+
+
+def on_one_line(text: str) -> str:
+    """The text without line breaks and control characters, and with what is not Unicode replaced."""
+    readable = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(c if c.isprintable() else " " for c in readable).split())
 
 
 def datatype_note(datatype: Datatype) -> str:

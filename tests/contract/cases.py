@@ -64,8 +64,47 @@ SIGNATURES: dict[str, Signature] = {
     "google": signature({"x": (_FP32, (1,))}, {"y": (_FP32, (1,))}, 4),
     "prediction": signature({"x": (_FP32, (1,))}, {"y": (_FP32, (1,))}, 4),
     "import": signature({"x": (_FP32, (1,))}, {"y": (_FP32, (1,))}),
+    # What the number of values does not tell.
+    "two-dynamic": signature(
+        {"pixels": (Datatype.UINT8, (DYNAMIC, DYNAMIC, 3)), "x": (_FP32, (DYNAMIC, DYNAMIC)), "x_shape": (_INT64, ())},
+        {"mask": (Datatype.BOOL, (DYNAMIC, DYNAMIC)), "nothing": (_FP32, (DYNAMIC, 0)), "0": (_FP32, (0,))},
+        4,
+    ),
+    "optional": Signature(
+        (
+            TensorSpec("x", _FP32, (2,), description="where it is\n*/ // in metres"),
+            TensorSpec("bias", _FP32, (2,), optional=True),
+            TensorSpec("note", Datatype.BYTES, (), optional=True),
+        ),
+        (
+            TensorSpec("label", _INT64, (), labels=("cat", "dog", 'it\'s\na "bird"')),
+            TensorSpec("scores", _FP32, (30,), labels=tuple(f"class {i}" for i in range(30))),
+        ),
+        8,
+    ),
+    "all-optional": Signature(
+        (TensorSpec("a", _FP32, (), optional=True), TensorSpec("b", _FP32, (DYNAMIC,), optional=True)),
+        (TensorSpec("y", _FP32, ()),),
+    ),
+    "streams": Signature(
+        (TensorSpec("prompt", Datatype.BYTES, (1,)),), (TensorSpec("token", Datatype.BYTES, (1,)),), decoupled=True
+    ),
+    # What has no typed API.
+    "untyped": Signature(
+        (TensorSpec("", _FP32, (DYNAMIC, 4)), TensorSpec("</ul><image>", Datatype.UINT8, (DYNAMIC, DYNAMIC, 3))),
+        (TensorSpec("y", _FP32, ()),),
+        8,
+    ),
+    "broken-name": Signature((TensorSpec("x\ud800", Datatype.FP16, (2,)),), (TensorSpec("y", _FP32, ()),)),
+    "nothing-in": Signature((), (TensorSpec("y", _FP32, ()),)),
+    "sequence": Signature(
+        (TensorSpec("x", _FP32, (1,)),), (TensorSpec("y", _FP32, (1,)),), 8, obstacles=("it keeps state",)
+    ),
 }
 
 CONTRACTS: dict[str, Contract] = {model: derive(model, found) for model, found in SIGNATURES.items()}
 
-GOLDEN = ("iris", "matrix", "odd-names", "image")
+TYPED = {model: contract for model, contract in CONTRACTS.items() if contract.typed}
+UNARY = {model: contract for model, contract in CONTRACTS.items() if contract.unary}
+
+GOLDEN = ("iris", "matrix", "odd-names", "image", "two-dynamic", "optional", "streams", "untyped")

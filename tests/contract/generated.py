@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gateway.contract.derive import Obstacle
-from gateway.contract.docs_page import index_page, model_page, untyped_page
+from gateway.contract.docs_page import index_page, model_page
 from gateway.contract.openapi import merged_document, model_document
 from gateway.contract.proto import proto_text
 from gateway.contract.snippets import Gateway
@@ -19,13 +18,13 @@ def golden_files() -> dict[str, str]:
     files: dict[str, str] = {}
     for model in GOLDEN:
         contract = CONTRACTS[model]
-        files[f"{model}.proto"] = proto_text(contract)
+        if contract.typed:
+            files[f"{model}.proto"] = proto_text(contract)
         files[f"{model}.openapi.json"] = _json(model_document(contract))
         files[f"{model}.html"] = model_page(contract, gateway=Gateway(), stable=2, versions=(1, 2))
     contracts = [CONTRACTS[model] for model in GOLDEN]
     files["openapi.json"] = _json(merged_document(contracts))
-    files["index.html"] = index_page(contracts, untyped=["resnet"])
-    files["untyped.html"] = untyped_page("resnet", [Obstacle("image", "shape [-1, -1, 3] has 2 dynamic dimensions")])
+    files["index.html"] = index_page(contracts)
     return files
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 
-from adapters.signature import DYNAMIC, Datatype, Signature
+from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
 from gateway.contract.compare import Outcome, compare
 from gateway.contract.derive import derive
 from tests.contract.cases import SIGNATURES, signature
@@ -40,6 +41,30 @@ def of_shapes(what: str, outcome: Outcome, reasons: tuple[str, ...], before: Ten
 def answers(what: str, outcome: Outcome, reasons: tuple[str, ...], before: Tensors, after: Tensors) -> Pair:
     return Pair(what, signature(X, before, 8), signature(X, after, 8), outcome, reasons)
 
+
+def optional(what: str, outcome: Outcome, reasons: tuple[str, ...], before: bool | None, after: bool | None) -> Pair:
+    """Pairs of an input b that is optional or not, or (None) not there."""
+
+    def of(is_optional: bool | None) -> Signature:
+        plain = signature(X, Y, 8)
+        more = () if is_optional is None else (TensorSpec("b", FP32, (2,), optional=is_optional),)
+        return replace(plain, inputs=(*plain.inputs, *more))
+
+    return Pair(what, of(before), of(after), outcome, reasons)
+
+
+def classes(what: str, outcome: Outcome, reasons: tuple[str, ...], before: str, after: str) -> Pair:
+    """Pairs of a label whose classes are called by these letters."""
+
+    def of(letters: str) -> Signature:
+        return replace(signature(X, {}, 8), outputs=(TensorSpec("label", INT64, (), labels=tuple(letters)),))
+
+    return Pair(what, of(before), of(after), outcome, reasons)
+
+
+PLAIN = signature(X, Y, 8)
+STREAM = replace(PLAIN, decoupled=True)
+UNTYPED = replace(PLAIN, obstacles=("it keeps state",))
 
 PAIRS = [
     change("nothing changes", SAME, ()),
@@ -101,7 +126,7 @@ PAIRS = [
     of_shapes(
         "input gets a second dynamic dimension",
         BREAKS,
-        ("x: cannot be typed: shape [-1, -1] has 2 dynamic dimensions",),
+        ("inputs.x: the number of values no longer tells the shape [-1, -1], and callers do not send one",),
         {"x": (FP32, (DYNAMIC, 3))},
         {"x": (FP32, (DYNAMIC, DYNAMIC))},
     ),
@@ -145,7 +170,73 @@ PAIRS = [
         {**Y, "scores": (FP32, (DYNAMIC,))},
         Y,
     ),
-    answers("no output left", BREAKS, ("signature: cannot be typed: the signature has no outputs",), Y, {}),
+    answers("no output left", BREAKS, ("typed API: it would end: the model has no outputs",), Y, {}),
+    # Shapes that callers say.
+    of_shapes(
+        "a shape that is said stays", SAME, (), {"x": (FP32, (DYNAMIC, DYNAMIC))}, {"x": (FP32, (DYNAMIC, DYNAMIC))}
+    ),
+    of_shapes(
+        "one of two dynamic dimensions becomes fixed",
+        BREAKS,
+        ("inputs.x: shape was [-1, -1], is [-1, 3]: what callers send no longer fits",),
+        {"x": (FP32, (DYNAMIC, DYNAMIC))},
+        {"x": (FP32, (DYNAMIC, 3))},
+    ),
+    of_shapes(
+        "three dynamic dimensions instead of two",
+        GROWS,
+        ("inputs.x: shape was [-1, -1, 3], is [-1, -1, -1]: it takes more than before",),
+        {"x": (FP32, (DYNAMIC, DYNAMIC, 3))},
+        {"x": (FP32, (DYNAMIC, DYNAMIC, DYNAMIC))},
+    ),
+    answers(
+        "an output's shape is no longer told by its values",
+        BREAKS,
+        ("outputs.scores: shape was [-1, 3], is [-1, -1]: callers rely on the old size",),
+        {**Y, "scores": (FP32, (DYNAMIC, 3))},
+        {**Y, "scores": (FP32, (DYNAMIC, DYNAMIC))},
+    ),
+    # Optional inputs.
+    optional("an optional input is new", GROWS, ("inputs.b: is new and optional (FP32 [2])",), None, True),
+    optional("an optional input stays", SAME, (), True, True),
+    optional("an optional input is gone", BREAKS, ("inputs.b: is gone; callers may send it",), True, None),
+    optional("an input becomes optional", GROWS, ("inputs.b: was required, is optional",), False, True),
+    optional(
+        "an input becomes required",
+        BREAKS,
+        ("inputs.b: was optional, is required: callers may leave it out",),
+        True,
+        False,
+    ),
+    # Class names.
+    classes("class names stay", SAME, (), "ab", "ab"),
+    classes("class names begin", GROWS, ("outputs.label: has class names now ('a', 'b')",), "", "ab"),
+    classes("class names end", BREAKS, ("outputs.label: its 2 class names are gone",), "ab", ""),
+    classes("classes change places", BREAKS, ("outputs.label: class 0 was 'a', is 'b': callers take",), "ab", "ba"),
+    classes("one class more", BREAKS, ("outputs.label: has classes that callers do not know: 'c'",), "ab", "abc"),
+    classes("one class less", BREAKS, ("outputs.label: has lost the classes 'c'",), "abc", "ab"),
+    classes(
+        "many classes more",
+        BREAKS,
+        ("outputs.label: has classes that callers do not know: 'b', 'c', 'd', 'e', 'f' and 2",),
+        "a",
+        "abcdefgh",
+    ),
+    # Streams.
+    Pair("answers become a stream", PLAIN, STREAM, BREAKS, ("answers: callers expect one answer, and this version",)),
+    Pair("a stream becomes one answer", STREAM, PLAIN, BREAKS, ("answers: callers read a stream of answers",)),
+    Pair("a stream stays one", STREAM, STREAM, SAME),
+    # Typed and untyped.
+    Pair("the typed API ends", PLAIN, UNTYPED, BREAKS, ("typed API: it would end: it keeps state",)),
+    Pair("the typed API begins", UNTYPED, PLAIN, GROWS, ("typed API: begins",)),
+    Pair("untyped stays untyped", UNTYPED, UNTYPED, SAME),
+    Pair(
+        "an untyped model's tensors are compared too",
+        UNTYPED,
+        replace(UNTYPED, inputs=(TensorSpec("x", FP64, (4,)),)),
+        BREAKS,
+        ("inputs.x: datatype was FP32, is FP64",),
+    ),
 ]
 
 
@@ -167,7 +258,8 @@ def test_a_breaking_verdict_names_the_api_lists_every_reason_and_says_what_to_do
             "  - inputs.x: datatype was FP32, is FP64",
             "  - inputs.x: shape was [4], is [5]: what callers send no longer fits",
             "  - outputs.scores: is gone; callers read it",
-            "Export the model with what is listed above as it was, or deploy it under a new name.",
+            "Export the model with what is listed above as it was; or publish it as a new API beside this one with "
+            "`--new-api-major`; or deploy it under a new name.",
         ]
     )
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
-from gateway.contract.derive import PROTO_TYPES, Untypable, derive
+from gateway.contract.derive import PROTO_TYPES, derive
+from gateway.contract.growth import grown
 from gateway.contract.model import Contract
 from gateway.contract.names import BadModelName
 from tests.contract.cases import CONTRACTS, SIGNATURES, signature
@@ -91,14 +92,11 @@ def test_a_bad_model_name_is_refused() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "reason"),
     [
-        ({"x": (FP32, (DYNAMIC, DYNAMIC, 3))}, {"y": (FP32, ())}, r"'x': shape \[-1, -1, 3\] has 2 dynamic dimensions"),
-        ({"x": (FP32, ())}, {"y": (FP32, (DYNAMIC, DYNAMIC))}, r"'y': shape \[-1, -1\] has 2 dynamic dimensions"),
-        ({"x": (FP32, (DYNAMIC, 0))}, {"y": (FP32, ())}, "'x': .*has no values"),
-        ({"x": (FP32, (-2,))}, {"y": (FP32, ())}, "'x': .*neither a size nor -1"),
-        ({"": (FP32, (1,))}, {"y": (FP32, ())}, "has no name"),
-        ({"\ud800": (FP32, (1,))}, {"y": (FP32, ())}, "not valid Unicode"),
-        ({}, {"y": (FP32, ())}, "the signature has no inputs"),
-        ({"x": (FP32, ())}, {}, "the signature has no outputs"),
+        ({"x": (FP32, (-2,))}, {"y": (FP32, ())}, "input 'x': shape [-2] has a dimension that is neither"),
+        ({"": (FP32, (1,))}, {"y": (FP32, ())}, "input '': a tensor of shape [1] has no name"),
+        ({"x": (FP32, ())}, {"\ud800": (FP32, (1,))}, "output '\\ud800': its name is not valid Unicode"),
+        ({}, {"y": (FP32, ())}, "the model has no inputs"),
+        ({"x": (FP32, ())}, {}, "the model has no outputs"),
     ],
 )
 def test_what_cannot_be_typed_says_which_tensor_and_why(
@@ -106,12 +104,70 @@ def test_what_cannot_be_typed_says_which_tensor_and_why(
     outputs: dict[str, tuple[Datatype, tuple[int, ...]]],
     reason: str,
 ) -> None:
-    with pytest.raises(Untypable, match=reason):
-        derive("odd", signature(inputs, outputs))
+    contract = derive("odd", signature(inputs, outputs))
+    assert not contract.typed
+    (obstacle,) = contract.obstacles
+    assert obstacle.startswith(reason)
+    assert (contract.inputs, contract.outputs) == ((), ())
+    assert [t.name for t in contract.takes] == list(inputs)
+    assert [t.name for t in contract.gives] == list(outputs)
 
 
 def test_every_obstacle_is_listed_at_once() -> None:
-    twice = TensorSpec("x", FP32, (DYNAMIC, DYNAMIC))
-    with pytest.raises(Untypable) as refused:
-        derive("odd", Signature((twice, twice), ()))
-    assert [obstacle.tensor for obstacle in refused.value.obstacles] == ["x", "x", "x", ""]
+    twice = TensorSpec("x", FP32, (-2, DYNAMIC))
+    contract = derive("odd", Signature((twice, twice), (), obstacles=("it keeps state",)))
+    assert [obstacle.split(":")[0] for obstacle in contract.obstacles] == [
+        "it keeps state",
+        "input 'x'",
+        "input 'x'",
+        "input 'x'",
+        "the model has no outputs",
+    ]
+
+
+def test_a_shape_that_the_number_of_values_does_not_tell_has_a_field_of_its_own() -> None:
+    contract = CONTRACTS["two-dynamic"]
+    shapes = {f.name: f.shape_field and (f.shape_field.name, f.shape_field.number) for f in contract.inputs}
+    # JSON knows the tensor x_shape by its own name, so the shape of x must have another.
+    assert shapes == {"pixels": ("pixels_shape", 2), "x": ("x_shape_2", 4), "x_shape": None}
+    assert [(f.name, f.number) for f in contract.inputs] == [("pixels", 1), ("x", 3), ("x_shape", 5)]
+    assert [bool(f.shape_field) for f in contract.outputs] == [True, True, False]
+
+
+def test_the_shapes_name_and_number_are_locked() -> None:
+    locked = derive("m", signature({"x": (FP32, ())}, {"y": (FP32, (DYNAMIC, DYNAMIC))}))
+    narrower = signature({"x": (FP32, ())}, {"more": (FP32, (DYNAMIC, DYNAMIC)), "y": (FP32, (DYNAMIC, 3))})
+    later = derive("m", narrower, locked)
+    y, more = later.outputs
+    assert y.shape_field == locked.outputs[0].shape_field
+    assert (y.numbers, more.numbers) == ((1, 2), (3, 4))
+
+
+def test_a_new_tensor_cannot_take_the_name_of_a_locked_shape() -> None:
+    locked = derive("m", signature({"x": (FP32, ())}, {"y": (FP32, (DYNAMIC, DYNAMIC))}))
+    later = derive("m", signature({"x": (FP32, ())}, {"y": (FP32, (DYNAMIC, DYNAMIC)), "y_shape": (FP32, ())}), locked)
+    assert later.obstacles == ("output 'y_shape': the API has this name already, for the shape of 'y'",)
+
+
+def test_the_lock_is_the_wider_promise_of_what_was_served() -> None:
+    x, y = TensorSpec("x", FP32, (4,)), TensorSpec("y", FP32, (DYNAMIC,))
+    extra = TensorSpec("extra", FP32, (), optional=True)
+    first = derive("m", Signature((x,), (y,), 8))
+    second = derive(
+        "m",
+        Signature((replace(x, shape=(DYNAMIC,)), extra), (replace(y, shape=(2,), labels=("a", "b")),), 16),
+        first,
+    )
+    lock = grown(first, second)
+    assert lock.max_rows == 16
+    assert lock.takes == (replace(x, shape=(DYNAMIC,)), extra)
+    # The narrower output is within what was promised.
+    assert lock.gives == (replace(y, labels=("a", "b")),)
+    # An undo serves the first version again; what callers were given since is still promised.
+    assert grown(lock, first) == lock
+    assert grown(None, first) == first
+
+
+def test_the_lock_of_an_untyped_model_gives_way_to_a_typed_api() -> None:
+    untyped, typed = derive("m", SIGNATURES["nothing-in"]), derive("m", SIGNATURES["iris"])
+    assert grown(untyped, typed) == typed

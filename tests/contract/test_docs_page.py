@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 
-from gateway.contract.derive import Obstacle
-from gateway.contract.docs_page import index_page, model_page, untyped_page
-from gateway.contract.examples import example_proto_json, example_request, example_response, example_shape
+from gateway.contract.docs_page import index_page, model_page
+from gateway.contract.examples import (
+    example_inputs,
+    example_proto_json,
+    example_request,
+    example_response,
+    example_shape,
+)
 from gateway.contract.snippets import Gateway, snippets
 from tests.clients.servers import Handler, Seen, http_server, status_json
-from tests.contract.cases import CONTRACTS
+from tests.contract.cases import CONTRACTS, UNARY
 
 VOID = {"meta", "link", "input", "br"}
 PAGES = {model: model_page(contract, gateway=Gateway()) for model, contract in CONTRACTS.items()}
@@ -78,7 +83,7 @@ def test_names_from_a_model_stay_text() -> None:
     assert [field["name"] for field in form_data["inputs"]] == [field.name for field in CONTRACTS["odd-names"].inputs]
 
 
-@pytest.mark.parametrize("model", PAGES)
+@pytest.mark.parametrize("model", UNARY)
 def test_the_form_holds_a_request_that_works(model: str) -> None:
     page = Page(PAGES[model])
     form_data = json.loads(page.text["script"][0])
@@ -96,27 +101,37 @@ def test_the_page_links_to_its_documents_and_says_who_answers() -> None:
 
 
 def test_the_index_lists_every_model() -> None:
-    page = Page(index_page(CONTRACTS.values(), untyped=["resnet", "<odd>"]))
+    page = Page(index_page(CONTRACTS.values()))
     assert {f"/docs/{model}" for model in CONTRACTS} <= set(page.links)
-    assert {"/docs/resnet", "/docs/%3Codd%3E"} <= set(page.links)
-    assert "odd" not in page.tags
+    assert "/v1/models/untyped.proto" not in page.links
 
 
 def test_an_empty_index_says_how_to_begin() -> None:
     assert "penstock deploy" in index_page([])
 
 
-def test_an_untyped_model_says_why() -> None:
-    page = Page(untyped_page("resnet", [Obstacle("<image>", "shape [-1, -1] has 2 dynamic dimensions")]))
-    assert "<image>" in page.text["code"]
-    assert any("2 dynamic dimensions" in text for text in page.text["li"])
+def test_an_untyped_model_says_why_and_shows_how_to_call_it() -> None:
+    page = Page(PAGES["untyped"])
+    assert any("no name" in text for text in page.text["li"])
+    assert "</ul><image>" in page.text["code"]
+    assert "image" not in page.tags
+    assert any("tritonclient.http" in text for text in page.text["code"])
+    assert any("/v2/models/untyped/infer" in text for text in page.text["code"])
+    assert "form" not in page.tags
+
+
+def test_a_model_that_streams_has_no_form_and_shows_the_stream() -> None:
+    page = Page(PAGES["streams"])
+    assert "form" not in page.tags
+    assert "penstock.models.streams.v1.Streams/PredictStream" in page.text["code"]
+    assert any("start_stream" in text for text in page.text["code"])
 
 
 def snippet(model: str, title: str, gateway: Gateway) -> str:
     return next(s.text for s in snippets(CONTRACTS[model], gateway) if s.title == title)
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", UNARY)
 def test_the_curl_command_sends_a_whole_request(model: str) -> None:
     text = snippet(model, "curl", Gateway("gateway.test:1234", tls=True))
     if "python3 -c" in text:
@@ -124,7 +139,7 @@ def test_the_curl_command_sends_a_whole_request(model: str) -> None:
         made = subprocess.run(shlex.split(maker), capture_output=True, check=True, timeout=60)
         body = json.loads(made.stdout)
         row = body["instances"][0] if CONTRACTS[model].batching else body
-        for field in CONTRACTS[model].inputs:
+        for field in example_inputs(CONTRACTS[model]):
             assert shape_of(row[field.name]) == example_shape(field.tensor)
         assert shlex.split(text)[-2:] == ["--data-binary", "@-"]
     else:
@@ -149,7 +164,7 @@ def answering(model: str) -> Handler:
     return answer
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", UNARY)
 def test_the_python_snippet_runs_and_sends_what_the_model_takes(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     with http_server(answering(model)) as server:
         exec(snippet(model, "Python", Gateway(server.address.removeprefix("http://"))), {})
@@ -158,8 +173,8 @@ def test_the_python_snippet_runs_and_sends_what_the_model_takes(model: str, caps
     sent = server.seen[-1]
     assert sent.path == CONTRACTS[model].predict_http_path
     (instance,) = sent.body["instances"] if CONTRACTS[model].batching else [sent.body]
-    assert list(instance) == [field.name for field in CONTRACTS[model].inputs]
-    for field in CONTRACTS[model].inputs:
+    assert list(instance) == [field.name for field in example_inputs(CONTRACTS[model])]
+    for field in example_inputs(CONTRACTS[model]):
         assert shape_of(instance[field.name]) == example_shape(field.tensor)
 
 

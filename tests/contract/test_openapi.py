@@ -16,8 +16,8 @@ from referencing.jsonschema import DRAFT202012
 
 from gateway.contract.examples import example_request, example_response
 from gateway.contract.openapi import merged_document, model_document
-from gateway.contract.openapi_common import Document
-from tests.contract.cases import CONTRACTS
+from gateway.contract.openapi_common import ERRORS_OF_FEEDBACK, Document
+from tests.contract.cases import CONTRACTS, UNARY
 
 DOCUMENTS = {model: model_document(contract) for model, contract in CONTRACTS.items()}
 DOCUMENTS["all models"] = merged_document(CONTRACTS.values())
@@ -80,7 +80,7 @@ def test_every_example_in_the_document_is_valid(name: str) -> None:
     document = DOCUMENTS[name]
     examples = [node for node in nodes(document["paths"]) if "example" in node]
     examples += [node for node in nodes(document["components"]["responses"]) if "example" in node]
-    assert len(examples) > len(document["components"]["responses"])
+    assert len(examples) > len(ERRORS_OF_FEEDBACK)
     for media in examples:
         validator(document, media["schema"]).validate(media["example"])
 
@@ -99,7 +99,7 @@ def test_path_parameters_are_declared(name: str) -> None:
         assert declared == ({"version"} if "{version}" in path else set())
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", UNARY)
 def test_examples_of_any_size_fit_the_schemas(model: str) -> None:
     document = DOCUMENTS[model]
     for message, example in (
@@ -126,6 +126,8 @@ def test_examples_of_any_size_fit_the_schemas(model: str) -> None:
         ("tokens", {"instances": [{"input_ids": [2**63], "attention_mask": [1]}]}),
         ("matrix", {"a": [[1, 2]], "scale": 1}),
         ("matrix", {"a": [[1, 2, 3]], "scale": [1]}),
+        ("optional", {"instances": [{"bias": [1, 2]}]}),
+        ("two-dynamic", {"instances": [{"pixels": [], "x": [[1]], "x_shape": 1, "x_shape_2": [1]}]}),
     ],
 )
 def test_what_the_gateway_refuses_is_not_valid(model: str, body: Any) -> None:
@@ -143,6 +145,10 @@ def test_what_the_gateway_refuses_is_not_valid(model: str, body: Any) -> None:
         ("matrix", {"a": [[1, 2, 3], [4, 5, 6]], "scale": 1e300}),
         ("sentiment", {"instances": [{"text": ["good"]}, {"text": [{"b64": "/wA="}]}]}),
         ("image", {"instances": [{"pixels": {"b64": "AAEC"}}]}),
+        ("optional", {"instances": [{"x": [1, 2]}]}),
+        ("optional", {"instances": [{"x": [1, 2], "bias": [1, 2], "note": "why"}]}),
+        ("two-dynamic", {"instances": [{"pixels": [[[1, 2, 3]]], "x": [[1], [2]], "x_shape": 7}]}),
+        ("two-dynamic", {"instances": [{"pixels": [], "x": [1, 2], "x_shape_2": [2, 1], "x_shape": 7}]}),
     ],
 )
 def test_what_the_gateway_takes_is_valid(model: str, body: Any) -> None:
@@ -153,6 +159,23 @@ def test_what_the_gateway_takes_is_valid(model: str, body: Any) -> None:
 def test_the_merged_document_has_the_paths_of_every_model_once() -> None:
     merged = DOCUMENTS["all models"]["paths"]
     assert set(merged) == {path for model in CONTRACTS for path in DOCUMENTS[model]["paths"]}
+
+
+@pytest.mark.parametrize("model", sorted(set(CONTRACTS) - set(UNARY)))
+def test_what_json_does_not_carry_has_no_operation_and_says_why(model: str) -> None:
+    document = DOCUMENTS[model]
+    assert set(document["paths"]) == {"/v1/feedback"}
+    why = "PredictStream" if CONTRACTS[model].decoupled else "served through Open Inference Protocol alone, because "
+    assert why in document["info"]["description"]
+    (tag,) = [tag for tag in DOCUMENTS["all models"]["tags"] if tag["name"] == model]
+    assert why in tag["description"]
+
+
+def test_class_names_are_in_the_document() -> None:
+    properties = DOCUMENTS["optional"]["components"]["schemas"]["optional.v1.Prediction"]["properties"]
+    assert properties["label"]["x-labels"][1] == "dog"
+    assert 'Classes by index: 0 cat, 1 dog, 2 it\'s a "bird".' in properties["label"]["description"]
+    assert properties["scores"]["description"].endswith("19 class 19 ... 30 in all.")
 
 
 def test_a_long_example_is_left_out() -> None:

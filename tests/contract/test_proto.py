@@ -22,29 +22,29 @@ from gateway.contract.descriptor import (
     message_classes,
     proto_file_name,
 )
-from gateway.contract.examples import example_proto_json
+from gateway.contract.examples import example_inputs, example_proto_json
 from gateway.contract.proto import proto_text
-from tests.contract.cases import CONTRACTS
+from tests.contract.cases import CONTRACTS, TYPED
 from tests.contract.compiling import compile_texts, run_protoc, without_options
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescriptorProto]:
-    texts = {proto_file_name(contract): proto_text(contract) for contract in CONTRACTS.values()}
+    texts = {proto_file_name(contract): proto_text(contract) for contract in TYPED.values()}
     return compile_texts(tmp_path_factory.mktemp("protos"), texts)
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", TYPED)
 def test_protoc_makes_the_same_descriptor_of_the_text(model: str, compiled: dict[str, FileDescriptorProto]) -> None:
     ours = file_descriptor(CONTRACTS[model])
     assert without_options(compiled[ours.name]) == ours
 
 
 def test_the_text_without_annotations_imports_nothing_and_says_the_same(tmp_path: Path) -> None:
-    texts = {proto_file_name(c): proto_text(c, annotations=False) for c in CONTRACTS.values()}
+    texts = {proto_file_name(c): proto_text(c, annotations=False) for c in TYPED.values()}
     for name, file in compile_texts(tmp_path, texts).items():
         assert not file.dependency
-        (ours,) = [file_descriptor(c) for c in CONTRACTS.values() if proto_file_name(c) == name]
+        (ours,) = [file_descriptor(c) for c in TYPED.values() if proto_file_name(c) == name]
         assert without_options(file) == ours
 
 
@@ -54,14 +54,20 @@ def test_the_text_maps_predict_to_its_http_path(compiled: dict[str, FileDescript
     assert b"/v1/models/google:predict" in options.SerializeToString()
 
 
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
+    ["x", "x_shape", "x_shape_2", "xShape", "X", "x-shape"]
+)
 tensors = st.lists(
     st.builds(
         TensorSpec,
-        name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12),
+        name=names,
         datatype=st.sampled_from(Datatype),
+        optional=st.booleans(),
+        labels=st.lists(st.text(max_size=3), max_size=2).map(tuple),
+        description=st.text(max_size=12),
         shape=st.one_of(
             st.lists(st.integers(1, 9), max_size=3).map(tuple),
-            st.integers(1, 9).map(lambda n: (DYNAMIC, n)),
+            st.lists(st.sampled_from([DYNAMIC, 0, 3]), max_size=4).map(tuple),
         ),
     ),
     min_size=1,
@@ -71,7 +77,7 @@ tensors = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.builds(Signature, inputs=tensors, outputs=tensors, max_batch_size=st.integers(0, 2)))
+@given(st.builds(Signature, inputs=tensors, outputs=tensors, max_batch_size=st.integers(0, 2), decoupled=st.booleans()))
 def test_protoc_takes_any_signature(signature: Signature) -> None:
     contract = derive("any", signature)
     with TemporaryDirectory() as folder:
@@ -79,7 +85,7 @@ def test_protoc_takes_any_signature(signature: Signature) -> None:
     assert without_options(file) == file_descriptor(contract)
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", TYPED)
 def test_messages_take_the_example_and_survive_the_wire(model: str) -> None:
     messages = message_classes(CONTRACTS[model])
     example = example_proto_json(CONTRACTS[model])
@@ -87,7 +93,15 @@ def test_messages_take_the_example_and_survive_the_wire(model: str) -> None:
     again = messages.request.FromString(request.SerializeToString())
     assert again == request
     row = again.instances[0] if messages.instance else again  # type: ignore[attr-defined]  # made at run time
-    assert len(row.ListFields()) == len(CONTRACTS[model].inputs)
+    given = example_inputs(CONTRACTS[model])
+    assert len(row.ListFields()) == sum(len(field.numbers) for field in given)
+
+
+@pytest.mark.parametrize("model", sorted(set(CONTRACTS) - set(TYPED)))
+def test_without_a_typed_api_there_is_no_file(model: str) -> None:
+    for write in (proto_text, file_descriptor):
+        with pytest.raises(ValueError, match="has no typed API: "):
+            write(CONTRACTS[model])
 
 
 def test_absence_of_a_scalar_shows() -> None:
@@ -113,11 +127,11 @@ def test_two_models_and_two_majors_do_not_collide() -> None:
 
 
 def test_a_descriptor_set_holds_every_model() -> None:
-    found = descriptor_set(CONTRACTS.values())
-    assert [file.name for file in found.file] == [proto_file_name(c) for c in CONTRACTS.values()]
+    found = descriptor_set(TYPED.values())
+    assert [file.name for file in found.file] == [proto_file_name(c) for c in TYPED.values()]
 
 
-@pytest.mark.parametrize("model", CONTRACTS)
+@pytest.mark.parametrize("model", TYPED)
 def test_default_json_names_are_protocs(model: str) -> None:
     for field in message_classes(CONTRACTS[model]).request.DESCRIPTOR.fields:
         bare = FileDescriptorProto(name="bare.proto", syntax="proto3")
