@@ -107,7 +107,7 @@ def grpc_server(contracts: Mapping[str, Contract], predict: Predict) -> Iterator
     pool = DescriptorPool()
     server = grpc.server(futures.ThreadPoolExecutor(2))
     names = [reflection.SERVICE_NAME]
-    for contract in contracts.values():
+    for contract in (c for c in contracts.values() if c.typed):
         pool.Add(file_descriptor(contract))
         names.append(contract.full_service)
         server.add_generic_rpc_handlers((_typed(contract, predict, recorded),))

@@ -7,10 +7,11 @@
         print(answer.row["label"], answer.version)
         client.feedback(answer.request_id, label=0)
 
-`GrpcClient` (typed gRPC, needs `penstock-client[grpc]`) is imported from `penstock_client.grpc_client`.
+`GrpcClient` and `AsyncGrpcClient` (typed gRPC, need `penstock-client[grpc]`) are in `penstock_client.grpc_client`, the
+offline fakes in `penstock_client.fake`.
 """
 
-from penstock_client.answer import Answer
+from penstock_client.answer import Answer, rows_of
 from penstock_client.client import AsyncClient, Client
 from penstock_client.errors import (
     Code,
@@ -23,10 +24,14 @@ from penstock_client.errors import (
     TooMuch,
     Unavailable,
 )
+from penstock_client.options import Call, Tls
+from penstock_client.retry import Budget, Retries
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Budget",
+    "Call",
     "Client",
     "Code",
     "DeadlineExceeded",
@@ -34,7 +39,10 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "PenstockError",
+    "Retries",
     "ServerFault",
+    "Tls",
     "TooMuch",
     "Unavailable",
+    "rows_of",
 ]

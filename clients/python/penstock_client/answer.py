@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike, NDArray
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,16 @@ class Answer:
 
     def array(self, output: str, dtype: DTypeLike = None) -> NDArray[np.generic]:
         """One output of all rows as a numpy array, rows first (a model that does not batch has no such dimension)."""
-        import numpy as np
-
         return np.asarray([row[output] for row in self.rows] if self.batched else self.row[output], dtype)
+
+
+def rows_of(**columns: ArrayLike) -> Sequence[Mapping[str, Any]]:
+    """Arrays with rows first, one per input, as the rows that `predict` takes: rows_of(x=batch).
+
+    Raises ValueError when they disagree about the number of rows.
+    """
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"expected as many rows in each input, received {counts}")
+    return [dict(zip(arrays, values, strict=True)) for values in zip(*arrays.values(), strict=True)]

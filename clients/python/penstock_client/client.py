@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import ssl
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, Unpack
 
 import httpx
 
 from penstock_client import wire
 from penstock_client.answer import Answer
 from penstock_client.errors import Code, PenstockError, error_for
-from penstock_client.wire import Options, Post, Reply, Row
-
-DEFAULT_TIMEOUT_S = 10.0
-"""Long enough for a slow model, short enough for a person who waits."""
-
-_Result = TypeVar("_Result")
+from penstock_client.exchange import run, run_async
+from penstock_client.options import Call, Given, Settings, Tls
+from penstock_client.wire import Post, Reply, Row
 
 
 class Client:
     """Calls the models behind one gateway. Keeps connections; close it, or use it in a `with` statement.
 
-    `user_id` names the caller in every call (a call can name another): during a rollout, one user stays on one
-    version. `timeout_s` is for a whole call, seconds.
+    The keywords (`options.Given`) are what every call says unless it says otherwise. Safe to use from several threads.
     """
 
-    def __init__(self, url: str, *, user_id: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._http = httpx.Client(base_url=url)
-        self._defaults = Options(timeout_s=timeout_s, user_id=user_id)
-        self._not_batching: set[str] = set()
+    def __init__(self, url: str, **given: Unpack[Given]) -> None:
+        settings = Settings(**given)
+        self._http = httpx.Client(base_url=url, verify=_trust(settings.tls))
+        self._calls = wire.Calls(settings)
 
-    def predict(
-        self,
-        model: str,
-        inputs: Row | Sequence[Row],
-        *,
-        version: int | None = None,
-        user_id: str | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-    ) -> Answer:
+    def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """Predict one row (a mapping from input name to value) or several (a list of them).
 
-        `version` pins the version that answers. Raises PenstockError; its subclasses say what to do.
+        `version=` pins the version that answers. Raises PenstockError; its subclasses say what to do.
         """
-        options = self._defaults.with_call(version, user_id, request_id, timeout_s)
-        return self._run(wire.predict(model, inputs, options, self._not_batching))
+        return run(self._calls.predict(model, inputs, call), self._send)
 
     def feedback(
         self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
@@ -55,7 +42,7 @@ class Client:
 
         `row` says which row of a call with several it is about. Raises PenstockError.
         """
-        self._run(wire.feedback(request_id, label, reward, row, self._defaults))
+        run(self._calls.feedback(request_id, label, reward, row), self._send)
 
     def close(self) -> None:
         self._http.close()
@@ -66,51 +53,31 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, exchange: Generator[Post, Reply, _Result]) -> _Result:
-        post = next(exchange)
-        while True:
-            reply = self._send(post)
-            try:
-                post = exchange.send(reply)
-            except StopIteration as done:
-                result: _Result = done.value
-                return result
-
     def _send(self, post: Post) -> Reply:
         try:
-            response = self._http.post(post.path, content=post.content, **_sending(post.options))
+            response = self._http.post(post.path, content=post.content, headers=post.headers, timeout=post.left_s)
         except httpx.HTTPError as error:
-            raise _no_answer(error, self._http.base_url, post.options) from error
+            raise _no_answer(error, self._http.base_url, post) from error
         return Reply(response.status_code, response.headers, response.content)
 
 
 class AsyncClient:
     """`Client` for asyncio; close it with `aclose`, or use it in an `async with` statement."""
 
-    def __init__(self, url: str, *, user_id: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._http = httpx.AsyncClient(base_url=url)
-        self._defaults = Options(timeout_s=timeout_s, user_id=user_id)
-        self._not_batching: set[str] = set()
+    def __init__(self, url: str, **given: Unpack[Given]) -> None:
+        settings = Settings(**given)
+        self._http = httpx.AsyncClient(base_url=url, verify=_trust(settings.tls))
+        self._calls = wire.Calls(settings)
 
-    async def predict(
-        self,
-        model: str,
-        inputs: Row | Sequence[Row],
-        *,
-        version: int | None = None,
-        user_id: str | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-    ) -> Answer:
+    async def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """As `Client.predict`."""
-        options = self._defaults.with_call(version, user_id, request_id, timeout_s)
-        return await self._run(wire.predict(model, inputs, options, self._not_batching))
+        return await run_async(self._calls.predict(model, inputs, call), self._send)
 
     async def feedback(
         self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
     ) -> None:
         """As `Client.feedback`."""
-        await self._run(wire.feedback(request_id, label, reward, row, self._defaults))
+        await run_async(self._calls.feedback(request_id, label, reward, row), self._send)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -123,32 +90,27 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _run(self, exchange: Generator[Post, Reply, _Result]) -> _Result:
-        post = next(exchange)
-        while True:
-            reply = await self._send(post)
-            try:
-                post = exchange.send(reply)
-            except StopIteration as done:
-                result: _Result = done.value
-                return result
-
     async def _send(self, post: Post) -> Reply:
         try:
-            response = await self._http.post(post.path, content=post.content, **_sending(post.options))
+            response = await self._http.post(post.path, content=post.content, headers=post.headers, timeout=post.left_s)
         except httpx.HTTPError as error:
-            raise _no_answer(error, self._http.base_url, post.options) from error
+            raise _no_answer(error, self._http.base_url, post) from error
         return Reply(response.status_code, response.headers, response.content)
 
 
-def _sending(options: Options) -> dict[str, Any]:
-    return {"headers": options.http_headers(), "timeout": options.timeout_s}
+def _trust(tls: Tls | None) -> ssl.SSLContext | bool:
+    if tls is None:
+        return True
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
-def _no_answer(error: httpx.HTTPError, url: httpx.URL, options: Options) -> PenstockError:
-    request_id = options.request_id or ""
+def _no_answer(error: httpx.HTTPError, url: httpx.URL, post: Post) -> PenstockError:
+    request_id = post.headers["x-request-id"]
     if isinstance(error, httpx.TimeoutException):
-        message = f"{url} did not answer within {options.timeout_s:g} s"
+        message = f"{url} did not answer within {post.timeout_s:g} s"
         return error_for(Code.DEADLINE_EXCEEDED, message, reason="DEADLINE", request_id=request_id)
     message = f"no answer from {url}: {error or type(error).__name__}. Does a gateway run there?"
     return error_for(Code.UNAVAILABLE, message, reason="UNAVAILABLE", request_id=request_id)

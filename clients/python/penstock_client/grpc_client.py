@@ -1,94 +1,138 @@
-"""Predictions over typed gRPC, without generated code: messages are made from the gateway's own reflection.
+"""Predictions over typed gRPC, without generated code: `GrpcClient`, and `AsyncGrpcClient` to await.
 
-Descriptors are read once per model and kept in a pool of this client's own, so that nothing can collide with other
-protobuf code of the program. Typed gRPC carries tensors flat, row-major; shapes are the model's documents'.
+The messages are made from the gateway's own reflection, once per model. Feedback is HTTP on the same address, so it
+goes through an HTTP client of the same settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, Unpack
 
 import grpc
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from penstock_client.answer import Answer
-from penstock_client.client import DEFAULT_TIMEOUT_S
+from penstock_client.client import AsyncClient, Client
 from penstock_client.errors import Code, PenstockError, error_for
-from penstock_client.wire import Options, Row
+from penstock_client.exchange import Attempt, Exchange, LeftS, run, run_async
+from penstock_client.grpc_messages import Service, request_of, rows_of, service_in
+from penstock_client.options import Call, Given, Options, Settings, Tls
+from penstock_client.wire import Row
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """What a gateway lets through; gRPC's own 4 MB would refuse an answer with a few images."""
 
-_Field: TypeAlias = Any
-"""A FieldDescriptor; protobuf has one class of that name for each of its implementations."""
+
+@dataclass(frozen=True, slots=True)
+class _Predict:
+    """A prediction to send. `timeout_s`: what is left of the call."""
+
+    service: Service
+    request: Message
+    options: Options
+    timeout_s: float
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self.options.headers().items())
 
 
 @dataclass(frozen=True, slots=True)
-class _Service:
-    path: str
-    request: type[Message]
-    response: type[Message]
-    batching: bool
+class _Reflect:
+    """A question to the gateway's reflection."""
+
+    request: ServerReflectionRequest
+    timeout_s: float
+    headers: Mapping[str, str]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name.lower(), value) for name, value in self.headers.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    message: Any
+    headers: Mapping[str, str]
+
+
+_Step: TypeAlias = _Predict | _Reflect
+
+
+class _Calls:
+    """The exchanges of one client, and the models it has met."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._services: dict[str, Service] = {}
+
+    def predict(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[_Step, _Reply, Answer]:
+        options = self._settings.options(call)
+
+        def attempt(left_s: LeftS) -> Attempt[_Step, _Reply, Answer]:
+            service = self._services.get(model)
+            if service is None:
+                service = self._services[model] = yield from self._found(model, left_s)
+            request = request_of(service, inputs)
+            reply = yield _Predict(service, request, options, left_s())
+            return _answer(model, service, reply)
+
+        return Exchange(attempt, options.timeout_s, self._settings.retries)
+
+    def _found(self, model: str, left_s: LeftS) -> Attempt[_Step, _Reply, Service]:
+        headers = self._settings.headers
+        listed = yield _Reflect(ServerReflectionRequest(list_services=""), left_s(), headers)
+        services = [service.name for service in listed.message.list_services_response.service]
+        models = [name for name in services if name.startswith("penstock.models.")]
+        wanted = f"penstock.models.{model.replace('-', '_')}.v1."
+        name = next((name for name in models if name.startswith(wanted)), None)
+        if name is None:
+            known = ", ".join(sorted({name.split(".")[2] for name in models})) or "none"
+            raise error_for(Code.NOT_FOUND, f"no model {model!r} here; there are: {known}", reason="UNKNOWN_MODEL")
+        found = yield _Reflect(ServerReflectionRequest(file_containing_symbol=name), left_s(), headers)
+        return service_in(found.message.file_descriptor_response.file_descriptor_proto, name)
 
 
 class GrpcClient:
-    """Calls the models behind one gateway at `target`, 'host:port', in plain text (h2c).
+    """Calls the models behind one gateway at `target`: 'host:port' or 'http://host:port' in plain text (h2c),
+    'https://host:port' or any target with `tls=` over TLS.
 
-    Close it, or use it in a `with` statement. Arguments as for `Client`.
+    Close it, or use it in a `with` statement. Keywords as for `Client`. Safe to use from several threads.
     """
 
-    def __init__(self, target: str, *, user_id: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")]
-        self._channel = grpc.insecure_channel(target, options=limits)
-        self._defaults = Options(timeout_s=timeout_s, user_id=user_id)
-        self._services: dict[str, _Service] = {}
+    def __init__(self, target: str, **given: Unpack[Given]) -> None:
+        address = _Address.of(target, given.get("tls"))
+        self._channel = (
+            grpc.secure_channel(address.authority, address.credentials(), options=_OPTIONS)
+            if address.tls
+            else grpc.insecure_channel(address.authority, options=_OPTIONS)
+        )
+        self._http = Client(address.url, **given)
+        self._calls = _Calls(Settings(**given))
 
-    def predict(
-        self,
-        model: str,
-        inputs: Row | Sequence[Row],
-        *,
-        version: int | None = None,
-        user_id: str | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-    ) -> Answer:
+    def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """As `Client.predict`, but answers hold tensors flat. Inputs may be nested or flat.
 
         Raises PenstockError, and ValueError or TypeError for inputs that no message of the model can hold.
         """
-        options = self._defaults.with_call(version, user_id, request_id, timeout_s)
-        service = self._service(model)
-        request = _request(service, inputs)
-        try:
-            response, call = self._channel.unary_unary(
-                service.path,
-                request_serializer=service.request.SerializeToString,
-                response_deserializer=service.response.FromString,
-            ).with_call(request, timeout=options.timeout_s, metadata=tuple(options.headers().items()))
-        except grpc.RpcError as error:
-            raise _error_from(error) from error
-        headers = dict(call.initial_metadata())
-        if "x-penstock-version" not in headers:
-            raise error_for(Code.INTERNAL, "the answer does not say its version: is this a Penstock gateway?")
-        return Answer(
-            rows=tuple(_row(row) for row in response.predictions) if service.batching else (_row(response),),
-            batched=service.batching,
-            model=headers.get("x-penstock-model", model),
-            version=int(headers["x-penstock-version"]),
-            request_id=headers.get("x-request-id", ""),
-        )
+        return run(self._calls.predict(model, inputs, call), self._send)
+
+    def feedback(
+        self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
+    ) -> None:
+        """As `Client.feedback`."""
+        self._http.feedback(request_id, label=label, reward=reward, row=row)
 
     def close(self) -> None:
         self._channel.close()
+        self._http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,99 +140,140 @@ class GrpcClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _service(self, model: str) -> _Service:
-        if model not in self._services:
-            self._services[model] = self._reflect(model)
-        return self._services[model]
-
-    def _reflect(self, model: str) -> _Service:
-        key = model.replace("-", "_")
+    def _send(self, step: _Step) -> _Reply:
         try:
-            database = ProtoReflectionDescriptorDatabase(self._channel)
-            models = [name for name in database.get_services() if name.startswith("penstock.models.")]
-            served = next((name for name in models if name.startswith(f"penstock.models.{key}.v1.")), None)
-            if served is None:
-                known = ", ".join(sorted(name.split(".")[2] for name in models)) or "none"
-                raise error_for(Code.NOT_FOUND, f"no model {model!r} here; there are: {known}", reason="UNKNOWN_MODEL")
-            method = DescriptorPool(database).FindServiceByName(served).methods_by_name["Predict"]
+            if isinstance(step, _Reflect):
+                stub = ServerReflectionStub(self._channel)
+                answers: Iterator[Any] = stub.ServerReflectionInfo(
+                    iter([step.request]), timeout=step.timeout_s, metadata=step.metadata
+                )
+                return _reflected(list(answers))
+            message, call = _method(self._channel, step.service).with_call(
+                step.request, timeout=step.timeout_s, metadata=step.metadata
+            )
+            return _Reply(message, dict(call.initial_metadata()))
         except grpc.RpcError as error:
-            raise _error_from(error) from error
-        rows = method.input_type.fields_by_name.get("instances")
-        return _Service(
-            path=f"/{served}/Predict",
-            request=GetMessageClass(method.input_type),
-            response=GetMessageClass(method.output_type),
-            batching=rows is not None and rows.message_type is not None,
+            raise _error_of(error) from error
+
+
+class AsyncGrpcClient:
+    """`GrpcClient` for asyncio; close it with `aclose`, or use it in an `async with` statement."""
+
+    def __init__(self, target: str, **given: Unpack[Given]) -> None:
+        address = _Address.of(target, given.get("tls"))
+        self._channel = (
+            grpc.aio.secure_channel(address.authority, address.credentials(), options=_OPTIONS)
+            if address.tls
+            else grpc.aio.insecure_channel(address.authority, options=_OPTIONS)
         )
+        self._http = AsyncClient(address.url, **given)
+        self._calls = _Calls(Settings(**given))
+
+    async def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
+        """As `GrpcClient.predict`."""
+        return await run_async(self._calls.predict(model, inputs, call), self._send)
+
+    async def feedback(
+        self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
+    ) -> None:
+        """As `Client.feedback`."""
+        await self._http.feedback(request_id, label=label, reward=reward, row=row)
+
+    async def aclose(self) -> None:
+        await self._channel.close()
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _send(self, step: _Step) -> _Reply:
+        try:
+            if isinstance(step, _Reflect):
+                stub = ServerReflectionStub(self._channel)
+                answers = stub.ServerReflectionInfo(
+                    iter([step.request]), timeout=step.timeout_s, metadata=step.metadata
+                )
+                return _reflected([answer async for answer in answers])
+            call = _method(self._channel, step.service)(step.request, timeout=step.timeout_s, metadata=step.metadata)
+            message = await call
+            return _Reply(message, dict(await call.initial_metadata()))
+        except grpc.aio.AioRpcError as error:
+            raise _error_of(error) from error
 
 
-def _request(service: _Service, inputs: Row | Sequence[Row]) -> Message:
-    request = service.request()
-    if service.batching:
-        instances: Any = getattr(request, "instances")  # noqa: B009  # the class is made at run time
-        for row in [inputs] if isinstance(inputs, Mapping) else inputs:
-            _fill(instances.add(), row)
-    elif isinstance(inputs, Mapping):
-        _fill(request, inputs)
-    else:
-        raise TypeError("this model does not batch: expected one mapping of inputs, received a list")
-    return request
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where a gateway is, for gRPC and for HTTP."""
+
+    authority: str
+    tls: Tls | None
+
+    @classmethod
+    def of(cls, target: str, tls: Tls | None) -> _Address:
+        scheme, found, rest = target.partition("://")
+        if found and scheme not in ("http", "https"):
+            raise ValueError(f"{target!r}: expected 'host:port', 'http://host:port' or 'https://host:port'")
+        authority = (rest if found else target).rstrip("/")
+        if scheme == "https" and found and ":" not in authority.rpartition("]")[2]:
+            authority += ":443"
+        return cls(authority, tls or (Tls() if found and scheme == "https" else None))
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+    def credentials(self) -> Any:
+        def content(path: Path | None) -> bytes | None:
+            return None if path is None else path.read_bytes()
+
+        tls = self.tls or Tls()
+        return grpc.ssl_channel_credentials(content(tls.ca), content(tls.key), content(tls.certificate))
 
 
-def _fill(message: Message, row: Row) -> None:
-    fields = {field.json_name: field for field in message.DESCRIPTOR.fields}
-    for name, value in row.items():
-        if name not in fields:
-            raise ValueError(f"no input {name!r}; expected: {', '.join(fields)}")
-        _set(message, fields[name], value)
+_OPTIONS = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")] + [
+    # Repeats are this client's own business: they have a budget and tell the caller's deadline.
+    ("grpc.enable_retries", 0)
+]
 
 
-def _set(message: Message, field: _Field, value: Any) -> None:
-    """Errors of protobuf about one value get the field's name."""
-    try:
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            setattr(message, field.name, value if isinstance(value, bytes) else bytes(map(_byte, _flat(value))))
-        elif _is_repeated(field):
-            getattr(message, field.name).extend(_flat(value))
-        else:
-            setattr(message, field.name, value.tolist() if hasattr(value, "tolist") else value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{field.json_name}: {error}") from error
+def _method(channel: Any, service: Service) -> Any:
+    return channel.unary_unary(
+        service.path,
+        request_serializer=service.request.SerializeToString,
+        response_deserializer=service.response.FromString,
+    )
 
 
-def _is_repeated(field: _Field) -> bool:
-    """Every field of a contract that is not repeated is `optional`, and so has presence."""
-    return not field.has_presence
+def _reflected(answers: Sequence[ServerReflectionResponse]) -> _Reply:
+    if not answers:
+        raise error_for(Code.INTERNAL, "the reflection service gave no answer: is this a Penstock gateway?")
+    (answer, *_) = answers
+    if answer.HasField("error_response"):
+        refused = answer.error_response
+        raise error_for(refused.error_code, f"reflection: {refused.error_message}")
+    return _Reply(answer, {})
 
 
-def _byte(value: int) -> int:
-    """UINT8 and INT8 tensors are one byte per value, and their field does not say which of the two it is."""
-    if not -128 <= value <= 255:
-        raise ValueError(f"{value} is not in the range of one byte")
-    return value & 0xFF
+def _answer(model: str, service: Service, reply: _Reply) -> Answer:
+    headers = reply.headers
+    if "x-penstock-version" not in headers:
+        raise error_for(Code.INTERNAL, "the answer does not say its version: is this a Penstock gateway?")
+    return Answer(
+        rows=rows_of(service, reply.message),
+        batched=service.batching,
+        model=headers.get("x-penstock-model", model),
+        version=int(headers["x-penstock-version"]),
+        request_id=headers.get("x-request-id", ""),
+    )
 
 
-def _flat(value: Any) -> Iterable[Any]:
-    if hasattr(value, "tolist"):
-        yield from value.ravel().tolist()
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from _flat(member)
-    else:
-        yield value
-
-
-def _row(message: Message) -> dict[str, Any]:
-    return {field.json_name: _value(message, field) for field in message.DESCRIPTOR.fields}
-
-
-def _value(message: Message, field: _Field) -> Any:
-    value = getattr(message, field.name)
-    return list(value) if _is_repeated(field) else value
-
-
-def _error_from(error: grpc.RpcError) -> PenstockError:
-    """grpc.RpcError of a call is itself the call: it has the code, the details and the metadata."""
+def _error_of(error: Any) -> PenstockError:
+    """The error of a failed call, sync (grpc.RpcError, which is itself the call) or async (AioRpcError)."""
     metadata = dict((*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())))
     info = error_details_pb2.ErrorInfo()
     status = status_pb2.Status.FromString(metadata.get("grpc-status-details-bin", b""))

@@ -1,6 +1,6 @@
 """Typed JSON without I/O: what to send, and what the replies mean.
 
-Each call is a generator that yields a `Post` and is sent its `Reply`; `Client` and `AsyncClient` only carry them.
+Each call is an exchange that yields a `Post` and is sent its `Reply`; `Client` and `AsyncClient` only carry them.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from penstock_client.answer import Answer
 from penstock_client.errors import Code, InvalidRequest, PenstockError, error_for, error_from_json
+from penstock_client.exchange import Attempt, Exchange, LeftS
+from penstock_client.options import Call, Options, Settings
 
 Row: TypeAlias = Mapping[str, Any]
 """Input name -> value: a number, text, bytes, nested lists, or anything with `tolist()` such as a numpy array."""
@@ -34,52 +36,36 @@ _CODE_OF_HTTP = {
 }
 """For answers that are not the gateway's own (those say their code)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a call says beside its inputs. `timeout_s`: seconds for the whole call."""
-
-    timeout_s: float
-    version: int | None = None
-    user_id: str | None = None
-    request_id: str | None = None
-
-    def with_call(
-        self, version: int | None, user_id: str | None, request_id: str | None, timeout_s: float | None
-    ) -> Options:
-        """A client's own options with those of one call over them."""
-        return Options(
-            timeout_s=self.timeout_s if timeout_s is None else timeout_s,
-            version=version,
-            user_id=self.user_id if user_id is None else user_id,
-            request_id=request_id,
-        )
-
-    def headers(self) -> dict[str, str]:
-        """The headers of the call, for HTTP and gRPC alike."""
-        found = {
-            "x-penstock-version": None if self.version is None else str(self.version),
-            "x-user-id": self.user_id,
-            "x-request-id": self.request_id,
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-    def http_headers(self) -> dict[str, str]:
-        """With the deadline too, so that the gateway stops working when the caller stops waiting."""
-        return {
-            **self.headers(),
-            "content-type": "application/json",
-            "grpc-timeout": f"{max(1, math.ceil(self.timeout_s * 1000))}m",
-        }
+HTTP_OF_CODE = {
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
+    Code.UNAUTHENTICATED: 401,
+}
+"""google.rpc.Code's own mapping, as a gateway answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One HTTP request to send."""
+    """One HTTP request to send. `timeout_s` is for the whole call, `left_s` of it are left."""
 
     path: str
     content: bytes
-    options: Options
+    headers: Mapping[str, str]
+    timeout_s: float
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +77,60 @@ class Reply:
     body: bytes
 
 
-def predict(
-    model: str, inputs: Row | Sequence[Row], options: Options, not_batching: set[str]
-) -> Generator[Post, Reply, Answer]:
-    """The exchange of one prediction: yields what to send, is sent what came back, returns the answer.
+class Calls:
+    """The exchanges of one client.
 
     One row is sent as the only instance; a model that does not batch refuses that, and gets the row itself. Such
-    models are remembered in `not_batching`, so that this happens once. Raises PenstockError.
+    models are remembered, so that this happens once.
     """
-    path = f"/v1/models/{model}:predict"
-    one_row = isinstance(inputs, Mapping)
-    if not (one_row and model in not_batching):
-        instances = [inputs] if one_row else list(inputs)
-        try:
-            return _answer((yield Post(path, to_json({"instances": instances}), options)), model)
-        except InvalidRequest as refused:
-            if not (one_row and refused.reason == "UNKNOWN_FIELD" and refused.field == "instances"):
-                raise
-        not_batching.add(model)
-    return _answer((yield Post(path, to_json(inputs), options)), model)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._not_batching: set[str] = set()
+
+    def predict(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[Post, Reply, Answer]:
+        """One prediction. Raises PenstockError."""
+        options = self._settings.options(call)
+
+        def attempt(left_s: LeftS) -> Attempt[Post, Reply, Answer]:
+            return self._predict(model, inputs, options, left_s)
+
+        return Exchange(attempt, options.timeout_s, self._settings.retries)
+
+    def feedback(
+        self, request_id: str, label: Any, reward: float | None, row: int | None
+    ) -> Exchange[Post, Reply, None]:
+        """One feedback. Raises PenstockError."""
+        options = self._settings.options({})
+        given = {"label": label, "reward": reward, "row": row}
+        body = {"request_id": request_id, **{name: value for name, value in given.items() if value is not None}}
+
+        def attempt(left_s: LeftS) -> Attempt[Post, Reply, None]:
+            reply = yield _post("/v1/feedback", body, options, left_s)
+            if not 200 <= reply.status < 300:
+                raise _error(reply)
+
+        return Exchange(attempt, options.timeout_s, self._settings.retries)
+
+    def _predict(
+        self, model: str, inputs: Row | Sequence[Row], options: Options, left_s: LeftS
+    ) -> Attempt[Post, Reply, Answer]:
+        path = f"/v1/models/{model}:predict"
+        one_row = isinstance(inputs, Mapping)
+        if not (one_row and model in self._not_batching):
+            instances = [inputs] if one_row else list(inputs)
+            try:
+                return _answer((yield _post(path, {"instances": instances}, options, left_s)), model)
+            except InvalidRequest as refused:
+                if not (one_row and refused.reason == "UNKNOWN_FIELD" and refused.field == "instances"):
+                    raise
+            self._not_batching.add(model)
+        return _answer((yield _post(path, inputs, options, left_s)), model)
 
 
-def feedback(
-    request_id: str, label: Any, reward: float | None, row: int | None, options: Options
-) -> Generator[Post, Reply, None]:
-    """The exchange of one feedback. Raises PenstockError."""
-    given = {"label": label, "reward": reward, "row": row}
-    body = {"request_id": request_id, **{name: value for name, value in given.items() if value is not None}}
-    reply = yield Post("/v1/feedback", to_json(body), options)
-    if not 200 <= reply.status < 300:
-        raise _error(reply)
+def _post(path: str, body: Any, options: Options, left_s: LeftS) -> Post:
+    content, left = to_json(body), left_s()
+    return Post(path, content, options.http_headers(left), options.timeout_s, left)
 
 
 def to_json(value: Any) -> bytes:
@@ -141,7 +151,7 @@ def _answer(reply: Reply, model: str) -> Answer:
         batched = isinstance(predictions, list)
         rows = predictions if batched else [value]
         if b'"b64"' in reply.body:
-            rows = [{name: _with_bytes(output) for name, output in row.items()} for row in rows]
+            rows = [{name: from_json(output) for name, output in row.items()} for row in rows]
         return Answer(
             rows=tuple(rows),
             batched=batched,
@@ -174,10 +184,10 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _with_bytes(value: Any) -> Any:
-    """Outputs of bytes that are not text come as {"b64": ...}."""
+def from_json(value: Any) -> Any:
+    """An output as it was before `to_json`. Outputs of bytes that are not text come as {"b64": ...}."""
     if isinstance(value, list):
-        return [_with_bytes(member) for member in value]
+        return [from_json(member) for member in value]
     return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
 
 
