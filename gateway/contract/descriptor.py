@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 
-from gateway.contract.model import Contract, Field, ShapeField
+from gateway.contract.model import Contract, Field, NoTypedApi, ShapeField
 
 _TYPES = {
     "bool": FieldDescriptorProto.TYPE_BOOL,
@@ -48,11 +48,11 @@ def proto_file_name(contract: Contract) -> str:
 def file_descriptor(contract: Contract) -> FileDescriptorProto:
     """What protoc makes of `proto_text(contract)`, without options and source positions.
 
-    Raises ValueError for a contract without a typed API.
+    Raises NoTypedApi.
     """
     file = FileDescriptorProto(name=proto_file_name(contract), package=contract.package, syntax="proto3")
     if not contract.typed:
-        raise ValueError(f"{contract.model} has no typed API: {'; '.join(contract.obstacles)}")
+        raise NoTypedApi(contract)
     request = DescriptorProto(name="PredictRequest")
     response = DescriptorProto(name="PredictResponse")
     if contract.batching:

@@ -12,6 +12,16 @@ from typing import Any
 from adapters.signature import Datatype, TensorSpec
 
 
+class NoTypedApi(Exception):
+    """The model is served through Open Inference Protocol alone: call it by that; its docs page shows how."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(
+            f"model {contract.model!r} has no typed API: {'; '.join(contract.obstacles)}. It is served through Open "
+            f"Inference Protocol: POST /v2/models/{contract.model}/infer, or gRPC inference.GRPCInferenceService"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ShapeField:
     """The companion of a tensor whose shape the number of its values does not tell: `repeated sfixed64`.

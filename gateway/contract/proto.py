@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from gateway.contract.descriptor import default_json_name, json_name
-from gateway.contract.model import Contract, Field, ShapeField
+from gateway.contract.model import Contract, Field, NoTypedApi, ShapeField
 from gateway.contract.words import OPTIONAL, datatype_note, labels_in_words, on_one_line, values_in_words
 
 
 def proto_text(contract: Contract, *, annotations: bool = True) -> str:
     """The file's text. `annotations=False` leaves out google.api.http, and with it the file's only import.
 
-    Raises ValueError for a contract without a typed API.
+    Raises NoTypedApi.
     """
     if not contract.typed:
-        raise ValueError(f"{contract.model} has no typed API: {'; '.join(contract.obstacles)}")
+        raise NoTypedApi(contract)
     return "\n".join(_file(contract, annotations)) + "\n"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from adapters.server import BadArtefact, ServerUnavailable
 from gateway.artefacts import ArtefactTooLarge, EmptyArtefact
-from gateway.contract.derive import Untypable
+from gateway.contract.model import NoTypedApi
 from gateway.contract.names import BadModelName
 from gateway.deploy import BadVersionNumber, BreakingChange
 from gateway.registry import NameClash, UnknownModel, UnknownVersion, VersionExists
@@ -112,9 +112,9 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (BadVersionNumber, Code.INVALID_ARGUMENT, "BAD_VERSION"),
     (EmptyArtefact, Code.INVALID_ARGUMENT, "EMPTY_BODY"),
     (BadArtefact, Code.INVALID_ARGUMENT, "BAD_ARTEFACT"),
-    (Untypable, Code.INVALID_ARGUMENT, "UNTYPABLE"),
     (NameClash, Code.ALREADY_EXISTS, "NAME_CLASH"),
     (VersionExists, Code.ALREADY_EXISTS, "VERSION_EXISTS"),
+    (NoTypedApi, Code.NOT_FOUND, "NO_TYPED_API"),
     (UnknownModel, Code.NOT_FOUND, "UNKNOWN_MODEL"),
     (UnknownVersion, Code.NOT_FOUND, "UNKNOWN_VERSION"),
     (NoRollout, Code.NOT_FOUND, "NO_ROLLOUT"),

@@ -95,8 +95,8 @@ def model_view(model: Model, *, registry: Registry, serving: InferenceServing) -
         candidate=model.candidate,
         previous=model.previous,
         stable_since=model.stable_since,
-        grpc=None if contract is None else f"{contract.full_service}/Predict",
-        http=None if contract is None else contract.predict_http_path,
+        grpc=contract.predict_grpc_path[1:] if contract and contract.typed else None,
+        http=contract.predict_http_path if contract and contract.unary else None,
         versions=[_version_view(version, model, serving) for version in registry.versions(model.name)],
     )
 

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 
 from gateway.contract.docs_page import docs_path, index_page, model_page, openapi_path, proto_path
 from gateway.contract.model import Contract
+from gateway.contract.open_inference import infer_path
 from gateway.contract.openapi import merged_document, model_document
 from gateway.contract.proto import proto_text
 from gateway.contract.snippets import Gateway
@@ -57,8 +58,9 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
         return JSONResponse({"models": [_listed(registry, c) for c in registry.contracts()]})
 
     @app.get("/v1/models/{name}.proto")
-    async def proto(name: str) -> PlainTextResponse:
-        return PlainTextResponse(proto_text(_published(registry, name)[1]))
+    async def proto(name: str, annotations: bool = True) -> PlainTextResponse:
+        """`?annotations=false` leaves out google.api.http, for builds without googleapis' files."""
+        return PlainTextResponse(proto_text(_published(registry, name)[1], annotations=annotations))
 
     @app.get("/v1/models/{name}/openapi.json")
     async def model_openapi(name: str) -> JSONResponse:
@@ -106,9 +108,10 @@ def _listed(registry: Registry, contract: Contract) -> dict[str, Any]:
         "stable": model.stable,
         "candidate": model.candidate,
         "versions": _pinnable(registry, model),
-        "predict": contract.predict_http_path,
-        "grpc": f"{contract.full_service}/Predict",
-        "proto": proto_path(contract),
+        **({"predict": contract.predict_http_path} if contract.unary else {}),
+        **({"grpc": contract.predict_grpc_path[1:], "proto": proto_path(contract)} if contract.typed else {}),
+        "infer": infer_path(contract),
+        **({"obstacles": list(contract.obstacles)} if contract.obstacles else {}),
         "openapi": openapi_path(contract),
-        "docs": docs_path(model.name),
+        "docs": docs_path(model.name, contract.major),
     }

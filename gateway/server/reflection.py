@@ -99,7 +99,8 @@ class Reflection:
                 return _error(request, grpc.StatusCode.INVALID_ARGUMENT, "the request asks for nothing")
 
     def _files(self) -> dict[str, FileDescriptorProto]:
-        return {file.name: file for file in (*self._common, *map(file_descriptor, self._contracts()))}
+        typed = [file_descriptor(contract) for contract in self._contracts() if contract.typed]
+        return {file.name: file for file in (*self._common, *typed)}
 
 
 def _found(request: Any, files: dict[str, FileDescriptorProto], name: str) -> Any:

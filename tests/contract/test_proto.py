@@ -23,6 +23,7 @@ from gateway.contract.descriptor import (
     proto_file_name,
 )
 from gateway.contract.examples import example_inputs, example_proto_json
+from gateway.contract.model import NoTypedApi
 from gateway.contract.proto import proto_text
 from tests.contract.cases import CONTRACTS, TYPED
 from tests.contract.compiling import compile_texts, run_protoc, without_options
@@ -100,7 +101,7 @@ def test_messages_take_the_example_and_survive_the_wire(model: str) -> None:
 @pytest.mark.parametrize("model", sorted(set(CONTRACTS) - set(TYPED)))
 def test_without_a_typed_api_there_is_no_file(model: str) -> None:
     for write in (proto_text, file_descriptor):
-        with pytest.raises(ValueError, match="has no typed API: "):
+        with pytest.raises(NoTypedApi, match="has no typed API: "):
             write(CONTRACTS[model])
 
 
