@@ -1,0 +1,143 @@
+"""Record answers, replay them without a gateway."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock_client import Answer, Client, Code, InvalidRequest, NotFound, PenstockError
+from penstock_client.errors import error_for
+from penstock_client.fake import AsyncFakeClient, FakeClient, Feedback, NotRecorded, Recorder
+from penstock_client.fake_gateway import FakeGateway
+from penstock_client.recording import answered, key_of, read, write
+
+from tests.clients.servers import Seen, http_server, status_json
+
+ROW = {"x": [5.1, 3.5, 1.4, 0.2]}
+
+
+def iris(seen: Seen) -> tuple[int, Any]:
+    rows = seen.body["instances"]
+    if any(len(row["x"]) != 4 for row in rows):
+        return 400, status_json(3, "x: expected 4 values", "WRONG_COUNT", field="instances[0].x", received="1")
+    return 200, {"predictions": [{"label": round(row["x"][0]), "raw": {"b64": "AP8="}} for row in rows]}
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "iris.json"
+    with http_server(iris) as server, Client(server.address) as client, Recorder(client, path) as recorder:
+        recorder.predict("iris", ROW)
+        recorder.predict("iris", [ROW, {"x": np.array([1, 2, 3, 4], np.float32)}])
+        recorder.predict("iris", ROW, version=2)
+        with pytest.raises(InvalidRequest):
+            recorder.predict("iris", {"x": [1.0]})
+    return path
+
+
+async def test_what_was_recorded_is_answered(recording: Path) -> None:
+    with FakeClient(recording) as fake:
+        answer = fake.predict("iris", {"x": np.array([5.1, 3.5, 1.4, 0.2], np.float32)}, request_id="mine")
+        assert answer == Answer(({"label": 5, "raw": b"\x00\xff"},), True, "iris", 7, "mine")
+        assert [row["label"] for row in fake.predict("iris", [ROW, {"x": [1, 2, 3, 4]}]).rows] == [5, 1]
+        assert fake.predict("iris", ROW).request_id
+        fake.feedback("mine", label=1)
+        assert fake.given == [Feedback("mine", 1, None, None)]
+    async with AsyncFakeClient(recording) as awaited:
+        assert (await awaited.predict("iris", ROW)).row["label"] == 5
+        await awaited.feedback("mine", reward=0.5)
+        assert awaited.given == [Feedback("mine", None, 0.5, None)]
+
+
+def test_a_recorded_error_is_raised(recording: Path) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        FakeClient(recording).predict("iris", {"x": [1]})
+    assert (raised.value.reason, raised.value.field) == ("WRONG_COUNT", "instances[0].x")
+
+
+@pytest.mark.parametrize(
+    ("model", "row", "call", "message"),
+    [
+        ("iris", {"x": [9, 9, 9, 9]}, {}, r"no answer of 'iris' for .*\"9\".* It holds 4: .*Record this input"),
+        ("iris", ROW, {"version": 3}, "no answer of 'iris' for 3 "),
+        ("tulip", ROW, {}, "no answers of 'tulip'; its models: iris"),
+    ],
+)
+def test_what_was_not_recorded_says_so(recording: Path, model: str, row: Any, call: Any, message: str) -> None:
+    with pytest.raises(NotRecorded, match=message):
+        FakeClient(recording).predict(model, row, **call)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"penstock_recording": 2}', '{"penstock_recording": 1}'])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json is not a recording"):
+        FakeClient(path)
+
+
+@contextmanager
+def fake_gateway(recording: Path) -> Iterator[FakeGateway]:
+    with FakeGateway(recording) as gateway:
+        thread = threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield gateway
+        finally:
+            gateway.shutdown()
+            thread.join()
+
+
+def test_the_fake_gateway_answers_any_client(recording: Path) -> None:
+    with fake_gateway(recording) as gateway, Client(gateway.url) as client:
+        answer = client.predict("iris", ROW, request_id="mine")
+        assert answer == Answer(({"label": 5, "raw": b"\x00\xff"},), True, "iris", 7, "mine")
+        assert len(client.predict("iris", [ROW, {"x": [1, 2, 3, 4]}]).rows) == 2
+        assert client.predict("iris", ROW, version=2).row["label"] == 5
+        with pytest.raises(InvalidRequest) as raised:
+            client.predict("iris", {"x": [1]})
+        assert raised.value.metadata == {"field": "instances[0].x", "received": "1"}
+        with pytest.raises(NotFound, match="Record this input") as unknown:
+            client.predict("iris", {"x": [9, 9, 9, 9]})
+        assert unknown.value.reason == "NOT_RECORDED"
+        client.feedback("mine", label=2)
+        assert gateway.fake.given == [Feedback("mine", 2, None, None)]
+        assert httpx.post(f"{gateway.url}/v1/models/iris:predict", content=b"{").status_code == 400
+        assert httpx.post(f"{gateway.url}/elsewhere", content=b"{}").status_code == 404
+
+
+_VALUES = st.recursive(
+    st.one_of(st.integers(-(2**63), 2**63), st.floats(), st.text(), st.booleans()),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(), _VALUES, max_size=3), st.none() | st.integers(1, 9))
+def test_every_input_is_found_again(tmp_path_factory: pytest.TempPathFactory, row: Any, version: int | None) -> None:
+    path = tmp_path_factory.getbasetemp() / "recording.json"
+    answer = Answer(({"y": [1.5]},), False, "m", 3, "r")
+    write(path, [answered("m", version, row, answer)])
+    (call,) = read(path)
+    assert call.key == key_of("m", version, row)
+    assert call.answer("r") == answer
+    assert json.loads(path.read_text())["penstock_recording"] == 1
+
+
+def test_every_code_survives(tmp_path: Path) -> None:
+    path = tmp_path / "errors.json"
+    write(path, [answered("m", None, {"x": int(code)}, error_for(code, "no", reason=code.name)) for code in Code])
+    fake = FakeClient(path)
+    for code in Code:
+        with pytest.raises(PenstockError) as raised:
+            fake.predict("m", {"x": int(code)})
+        assert (raised.value.code, raised.value.reason) == (code, code.name)
