@@ -14,7 +14,7 @@ from gateway.envoy.settings import EnvoySettings
 _COPIES = {"leaves_big": "leaves"}
 """Modules that are another module's text once more: code of its own for LuaJIT (see leaves.lua)."""
 
-_COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "replies")
+_COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "nearest", "replies")
 
 MODEL_MODULES = ("settings", *_COMMON)
 TENSORS_MODULES = (
@@ -23,7 +23,12 @@ TENSORS_MODULES = (
     "leaves",
     "leaves_big",
     "plan",
+    "paths",
+    "shapes",
     "request",
+    "json_text",
+    "json_elements",
+    "json_tensor",
     "json_read",
     "typed_read",
     "answer",

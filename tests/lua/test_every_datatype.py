@@ -24,12 +24,11 @@ SETTINGS = settings(
 
 def check_request(made: Model, arrays: Sequence[Any], body: bytes) -> None:
     request = vectors.infer_request(body)
-    rows = len(arrays[0]) if made.contract.batching else 1
+    rows = vectors.rows_of(made, arrays) or 1
     assert (request.model_name, request.model_version, request.id) == ("digits.3", "1", str(rows))
     assert [o.name for o in request.outputs] == [f.name for f in made.contract.outputs]
-    for field, array, described, content in zip(
-        made.contract.inputs, arrays, request.inputs, request.raw_input_contents, strict=True
-    ):
+    given = [(field, array) for field, array in zip(made.contract.inputs, arrays, strict=True) if array is not None]
+    for (field, array), described, content in zip(given, request.inputs, request.raw_input_contents, strict=True):
         assert (described.name, described.datatype) == (field.name, field.datatype.value)
         assert tuple(described.shape) == wire_shape(field.tensor.shape, array)
         assert vectors.one_nan(field.datatype, content) == vectors.raw(field.datatype, array)
@@ -46,7 +45,8 @@ def test_json_requests_become_the_tensors_numpy_makes(scripts: Scripts, case: An
     made, arrays = case
     indent = data.draw(st.sampled_from([None, 1]))
     ascii_only = data.draw(st.booleans())
-    text = json.dumps(vectors.json_request(made, arrays), indent=indent, ensure_ascii=ascii_only)
+    flat = data.draw(st.booleans())
+    text = json.dumps(vectors.json_request(made, arrays, flat=flat), indent=indent, ensure_ascii=ascii_only)
     check_request(made, arrays, scripts.decode_json(scripts.plan(made.context()), text.encode()))
 
 
@@ -61,8 +61,8 @@ def test_typed_requests_become_the_tensors_numpy_makes(scripts: Scripts, case: A
 @SETTINGS
 @given(case=vectors.cases(text=False), identified=st.booleans(), one_element=st.booleans())
 def test_answers_become_the_json_they_mean(scripts: Scripts, case: Any, identified: bool, one_element: bool) -> None:
-    made, arrays = case
-    rows = len(arrays[0]) if made.contract.batching else 1
+    made, arrays = case[0], vectors.filled(*case)
+    rows = vectors.rows_of(made, arrays) or 1
     response = vectors.answer(made, arrays, identity=str(rows) if identified else None)
     for field, output in zip(made.contract.outputs, response.outputs, strict=True):
         if field.tensor.shape == () and one_element:
@@ -101,7 +101,7 @@ def same_values(datatype: Datatype, array: Any, value: Any) -> None:
 @SETTINGS
 @given(case=vectors.cases(text=True))
 def test_answers_become_the_typed_message_protobuf_makes(scripts: Scripts, case: Any) -> None:
-    made, arrays = case
+    made, arrays = case[0], vectors.filled(*case)
     response = vectors.answer(made, arrays)
     body, _ = scripts.encode_typed(scripts.plan(made.context()), vectors.framed(response.SerializeToString()))
     parsed: Any = made.classes.response.FromString(vectors.unframed(body))

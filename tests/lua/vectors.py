@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -82,32 +82,64 @@ def elements(datatype: Datatype, *, text: bool = False) -> st.SearchStrategy[Any
 
 
 def shapes() -> st.SearchStrategy[tuple[int, ...]]:
-    """Ranks 0 to 3, zero-sized and unknown dimensions."""
+    """Ranks 0 to 3; zero-sized dimensions; none, one or several unknown ones."""
     fixed = st.lists(st.integers(0, 3), max_size=3)
-    dynamic = st.tuples(st.lists(st.integers(1, 3), max_size=1), st.lists(st.integers(1, 3), max_size=1)).map(
-        lambda sides: [*sides[0], DYNAMIC, *sides[1]]
-    )
+    dynamic = st.lists(st.integers(0, 3) | st.just(DYNAMIC), min_size=1, max_size=3)
     return st.one_of(fixed, dynamic).map(tuple)
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, text: bool) -> tuple[Model, list[Sequence[Any]]]:
-    """A model with up to three inputs (and the same outputs), and an array per tensor: whole, rows first."""
+def cases(draw: st.DrawFn, *, text: bool) -> tuple[Model, list[Sequence[Any] | None]]:
+    """A model with up to three inputs (and the same outputs), and an array per tensor: whole, rows first.
+
+    None for an optional input that the request leaves out.
+    """
     names = ["x", "dense/Bias:0", "ünï\n"]
     count = draw(st.integers(1, 3))
-    tensors = [TensorSpec(names[i], draw(st.sampled_from(list(Datatype))), draw(shapes())) for i in range(count)]
+    tensors = [
+        TensorSpec(names[i], draw(st.sampled_from(list(Datatype))), draw(shapes()), optional=draw(st.booleans()))
+        for i in range(count)
+    ]
     batching = draw(st.booleans())
     rows = draw(st.integers(1, 3)) if batching else 1
-    made = model(tensors, tensors, max_batch_size=4 if batching else 0)
-    arrays: list[Sequence[Any]] = []
-    for tensor in tensors:
-        size = draw(st.integers(1, 3))
-        shape = tuple(size if d == DYNAMIC else d for d in tensor.shape)
+    made = model(tensors, [replace(t, optional=False) for t in tensors], max_batch_size=4 if batching else 0)
+    arrays: list[Sequence[Any] | None] = []
+    for field in made.contract.inputs:
+        tensor = field.tensor
+        # Without values only a stated shape tells presence; what has no shape to state needs one value at least.
+        least = 0 if field.shape_field and not tensor.optional else 1
+        shape = tuple(draw(st.integers(least, 3)) if d == DYNAMIC else d for d in tensor.shape)
+        if tensor.optional and (0 in shape or draw(st.booleans())):
+            arrays.append(None)
+            continue
         array_shape = (rows, *shape) if batching else shape
         total = int(np.prod(array_shape, dtype=int))
         values = draw(st.lists(elements(tensor.datatype, text=text), min_size=total, max_size=total))
         arrays.append(np.array(values, dtype=DTYPES[tensor.datatype]).reshape(array_shape))  # type: ignore[arg-type]  # numpy arrays are sequences here
     return made, arrays
+
+
+def filled(made: Model, arrays: Sequence[Any]) -> list[Any]:
+    """The arrays of an answer: what the request left out comes back as zeros."""
+    return [
+        a if a is not None else zeros(f, rows_of(made, arrays))
+        for f, a in zip(made.contract.outputs, arrays, strict=True)
+    ]
+
+
+def zeros(field: Field, rows: int | None) -> Any:
+    shape = tuple(2 if d == DYNAMIC else d for d in field.tensor.shape)
+    whole = shape if rows is None else (rows, *shape)
+    if field.datatype is Datatype.BYTES:
+        return np.full(whole, b"", object)
+    return np.zeros(whole, DTYPES[field.datatype])
+
+
+def rows_of(made: Model, arrays: Sequence[Any]) -> int | None:
+    """Rows of a request; None for a model that does not batch."""
+    if not made.contract.batching:
+        return None
+    return next((len(a) for a in arrays if a is not None), 1)
 
 
 def raw(datatype: Datatype, array: Any) -> bytes:
@@ -143,19 +175,32 @@ def json_value(datatype: Datatype, array: Any) -> Any:
     return value
 
 
-def json_request(made: Model, arrays: Sequence[Any]) -> Any:
+def json_request(made: Model, arrays: Sequence[Any], *, flat: bool = False) -> Any:
+    """The request as JSON values: nested arrays, or flat ones with the sizes beside those that need them."""
     fields = made.contract.inputs
 
     def row(values: Sequence[Any]) -> dict[str, Any]:
-        return {f.name: json_value(f.datatype, v) for f, v in zip(fields, values, strict=True)}
+        found: dict[str, Any] = {}
+        for field, value in zip(fields, values, strict=True):
+            if value is not None:
+                as_flat = flat and field.tensor.shape != ()
+                found[field.name] = json_value(field.datatype, np.reshape(value, -1) if as_flat else value)
+                if field.shape_field and (flat or 0 in np.shape(value)):  # nesting ends at an empty array
+                    found[field.shape_field.name] = list(np.shape(value))
+        return found
 
-    if made.contract.batching:
-        return {"instances": [row([a[r] for a in arrays]) for r in range(len(arrays[0]))]}
+    rows = rows_of(made, arrays)
+    if rows is not None:
+        return {"instances": [row([None if a is None else a[r] for a in arrays]) for r in range(rows)]}
     return row(arrays)
 
 
 def fill(message: Message, fields: Sequence[Field], values: Sequence[Any]) -> None:
     for field, value in zip(fields, values, strict=True):
+        if value is None:
+            continue
+        if field.shape_field:
+            getattr(message, field.shape_field.proto_name).extend(np.shape(value))
         flat = np.asarray(value).reshape(-1)
         if field.proto_type == "bytes":
             setattr(message, field.proto_name, flat.tobytes())
@@ -178,8 +223,8 @@ def typed_value(datatype: Datatype, item: Any) -> Any:
 def typed_request(made: Model, arrays: Sequence[Any]) -> Any:
     request: Any = made.classes.request()
     if made.contract.batching:
-        for r in range(len(arrays[0])):
-            fill(request.instances.add(), made.contract.inputs, [a[r] for a in arrays])
+        for r in range(rows_of(made, arrays) or 1):
+            fill(request.instances.add(), made.contract.inputs, [None if a is None else a[r] for a in arrays])
     else:
         fill(request, made.contract.inputs, arrays)
     return request

@@ -4,10 +4,11 @@
 -- LuaJIT gives up compiling a loop for good after some aborted traces, and varied small requests can cause those; the
 -- second copy has its own code and so its own fate, and `reenable` lifts the ban before each long array.
 --
--- Every leaf has the same form: leaf(p, i, dst, k, limit) -> i, k, problem. It reads numbers separated by commas
+-- Every leaf has the same form: leaf(p, i, dst, k, limit, inner) -> i, k, problem. It reads numbers separated by commas
 -- from p[i] (a NUL-terminated text) into dst[k], dst[k+1], ... and stops at the first byte after a number that is not a
--- comma, or at a comma when k has reached `limit`. `problem` is nil, or "type" or "range" (p[i] starts the bad value) or
--- "syntax" (p[i] is the byte that cannot be there).
+-- comma, or at a comma when k has reached `limit`. With `inner` > 0 the numbers come in arrays of `inner`: between those
+-- "],[" is read over, so that an image of [224,224,3] costs no call per pixel. `problem` is nil, or "type" or "range"
+-- (p[i] starts the bad value) or "syntax" (p[i] is the byte that cannot be there).
 local bit = require("bit")
 local ffi = require("ffi")
 require("buffers")
@@ -42,6 +43,29 @@ local function skip_space(p, i)
   return i
 end
 
+-- Index of the first value after "],[" at p[i]; i when something else stands there.
+local function after_brackets(p, i)
+  local j = i + 1
+  if p[j] <= 32 then
+    j = skip_space(p, j)
+  end
+  if p[j] ~= 44 then
+    return i
+  end
+  j = j + 1
+  if p[j] <= 32 then
+    j = skip_space(p, j)
+  end
+  if p[j] ~= 91 then
+    return i
+  end
+  j = j + 1
+  if p[j] <= 32 then
+    j = skip_space(p, j)
+  end
+  return j
+end
+
 -- NaN and the infinities as the strings of protobuf's JSON mapping: value, index after; nil if it is another string.
 local function special(p, i)
   if p[i] ~= 34 then
@@ -68,7 +92,8 @@ end
 -- A decimal m * 10^e with m <= 2^53 and |e| <= 22 is one multiplication or division of exact doubles, so correctly
 -- rounded. Longer mantissas for float32: if a value a little less and a little more than the approximation round to
 -- the same float32, that is the answer; else strtod decides.
-local function floats(p, i, dst, k, limit, single)
+local function floats(p, i, dst, k, limit, inner, single)
+  local edge = inner > 0 and k + inner or limit
   while true do
     local start = i
     local c = p[i]
@@ -168,22 +193,33 @@ local function floats(p, i, dst, k, limit, single)
       i = skip_space(p, i)
       c = p[i]
     end
-    if c ~= 44 or k == limit then
+    if c ~= 44 then
+      if c ~= 93 or k ~= edge or k == limit then
+        return i, k
+      end
+      local next_array = after_brackets(p, i)
+      if next_array == i then
+        return i, k
+      end
+      i = next_array
+      edge = edge + inner
+    elseif k == edge then
       return i, k
-    end
-    i = i + 1
-    if p[i] <= 32 then
-      i = skip_space(p, i)
+    else
+      i = i + 1
+      if p[i] <= 32 then
+        i = skip_space(p, i)
+      end
     end
   end
 end
 
-function M.float32(p, i, dst, k, limit)
-  return floats(p, i, dst, k, limit, true)
+function M.float32(p, i, dst, k, limit, inner)
+  return floats(p, i, dst, k, limit, inner, true)
 end
 
-function M.float64(p, i, dst, k, limit)
-  return floats(p, i, dst, k, limit, false)
+function M.float64(p, i, dst, k, limit, inner)
+  return floats(p, i, dst, k, limit, inner, false)
 end
 
 -- 64-bit integer text p[i..stop-1] (sign and digits) as int64_t or uint64_t; nil when it does not fit.
@@ -211,7 +247,8 @@ end
 
 -- Integers of up to 32 bits between `low` and `high`; wider ones when `low` is nil (`unsigned` tells which).
 -- 1.0 and 1e3 are integers too, as in protobuf's JSON mapping, and 64-bit ones may be strings.
-local function integers(p, i, dst, k, limit, low, high, unsigned)
+local function integers(p, i, dst, k, limit, inner, low, high, unsigned)
+  local edge = inner > 0 and k + inner or limit
   while true do
     local start = i
     local quoted = low == nil and p[i] == 34
@@ -248,7 +285,7 @@ local function integers(p, i, dst, k, limit, low, high, unsigned)
     c = p[i]
     if (c == 46 or c == 101 or c == 69) and not quoted then
       local _, problem
-      i, _, problem = floats(p, first, ffi.new("double[1]"), 0, 1, false)
+      i, _, problem = floats(p, first, ffi.new("double[1]"), 0, 1, 0, false)
       if problem then
         return i, k, problem
       end
@@ -297,39 +334,50 @@ local function integers(p, i, dst, k, limit, low, high, unsigned)
       i = skip_space(p, i)
       c = p[i]
     end
-    if c ~= 44 or k == limit then
+    if c ~= 44 then
+      if c ~= 93 or k ~= edge or k == limit then
+        return i, k
+      end
+      local next_array = after_brackets(p, i)
+      if next_array == i then
+        return i, k
+      end
+      i = next_array
+      edge = edge + inner
+    elseif k == edge then
       return i, k
-    end
-    i = i + 1
-    if p[i] <= 32 then
-      i = skip_space(p, i)
+    else
+      i = i + 1
+      if p[i] <= 32 then
+        i = skip_space(p, i)
+      end
     end
   end
 end
 
-function M.int8(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, -128, 127)
+function M.int8(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, -128, 127)
 end
-function M.int16(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, -32768, 32767)
+function M.int16(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, -32768, 32767)
 end
-function M.int32(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, -2147483648, 2147483647)
+function M.int32(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, -2147483648, 2147483647)
 end
-function M.uint8(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, 0, 255)
+function M.uint8(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, 0, 255)
 end
-function M.uint16(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, 0, 65535)
+function M.uint16(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, 0, 65535)
 end
-function M.uint32(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, 0, 4294967295)
+function M.uint32(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, 0, 4294967295)
 end
-function M.int64(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, nil, nil, false)
+function M.int64(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, nil, nil, false)
 end
-function M.uint64(p, i, dst, k, limit)
-  return integers(p, i, dst, k, limit, nil, nil, true)
+function M.uint64(p, i, dst, k, limit, inner)
+  return integers(p, i, dst, k, limit, inner, nil, nil, true)
 end
 
 -- Lifts LuaJIT's ban from the loops of this copy, if they have one. Costs next to nothing when they do not.

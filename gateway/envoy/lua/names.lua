@@ -12,7 +12,7 @@ local MOST_PATHS, LONGEST_PATH = 4096, 200
 
 local PEEKED = { ModelInfer = true, ModelReady = true, ModelMetadata = true, ModelConfig = true, ModelStatistics = true }
 
--- The scope key of a model's public name, `.unknown` for what cannot be one.
+-- The key of a model's public name, `.unknown` for what cannot be one: its scope key in the first major of its API.
 function M.key(name)
   if #name > LONGEST_NAME or not name:find("^[a-z][a-z0-9_-]*$") then
     return M.UNKNOWN
@@ -20,33 +20,43 @@ function M.key(name)
   return (name:gsub("-", "_"))
 end
 
-local function model(name, version, path)
-  return { key = M.key(name), name = name, version = version, path = path }
+-- `major`: of the API; each has routes of its own (`key`, and `key.v2` and so on), all versions of the model in one.
+local function model(name, version, major)
+  local key = M.key(name)
+  if major and major ~= "1" and key ~= M.UNKNOWN then
+    key = key .. ".v" .. major
+  end
+  return { key = key, name = name, version = version }
 end
 
 local SYSTEM_ROUTE = { key = M.SYSTEM }
 
--- Paths of typed JSON and of Open Inference HTTP; nil when it is neither.
+-- Paths of typed JSON, of a later major's documents and of Open Inference HTTP; nil when it is none of them. Open Inference
+-- has /v2/models too: its paths go on with "/" after the name or a version, a typed call's with ":".
 local function http_route(path)
-  local name, rest = path:match("^/v1/models/([^/:?]+)(.*)$")
-  if name then
-    local version = rest:match("^/versions/([^/:?]+):")
-    if version or rest:byte(1) == 58 then
-      return model(name, version)
-    end
+  local major, name, rest = path:match("^/v([1-9]%d?%d?)/models/([^/:]+)(.*)$")
+  if not major then
     return nil
   end
-  name, rest = path:match("^/v2/models/([^/?]+)(.*)$")
-  if name then
-    return model(name, rest:match("^/versions/([^/?]+)"))
+  local version = rest:match("^/versions/([^/:]+):")
+  if version or rest:byte(1) == 58 then
+    return model(name, version, major)
+  elseif major == "1" then
+    return nil -- documents of the first major are the control plane's
   end
-  return nil
+  local proto = rest == "" and name:match("^(.+)%.proto$")
+  if proto then
+    return model(proto, nil, major)
+  elseif major ~= "2" or rest == "/openapi.json" or rest == "/docs" or rest:sub(1, 9) == "/clients/" then
+    return model(name, nil, major)
+  end
+  return model(name, rest:match("^/versions/([^/]+)"))
 end
 
 local function route(path)
-  local name = path:match("^/penstock%.models%.([%w_]+)%.v%d+%.")
+  local name, major = path:match("^/penstock%.models%.([%w_]+)%.v([1-9]%d*)%.")
   if name then
-    return model(name)
+    return model(name, nil, major)
   end
   if path:sub(1, #M.OIP_SERVICE) == M.OIP_SERVICE then
     local method = path:sub(#M.OIP_SERVICE + 1)

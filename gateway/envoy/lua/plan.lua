@@ -8,21 +8,22 @@ local text = require("text")
 local M = {}
 
 -- What each datatype is in memory. `pointer`: elements as read or written; `print`: how `digits` wants to see them;
--- `wire`: wire type of one element in the typed message; `says`: the JSON a caller should send; `range`: what is too much.
+-- `reader`: the loop of `leaves` that reads it; `wire`: wire type of one element in the typed message; `says`: the JSON a
+-- caller should send; `range`: what is too much.
 local DATATYPES = {
   BOOL = { width = 1, pointer = "uint8_t *", wire = 0, says = "true or false" },
-  INT8 = { width = 1, pointer = "int8_t *", wire = 2, says = "an integer from -128 to 127" },
-  INT16 = { width = 2, pointer = "int16_t *", wire = 5, says = "an integer from -32768 to 32767" },
-  INT32 = { width = 4, pointer = "int32_t *", wire = 5, says = "an integer from -2147483648 to 2147483647" },
-  INT64 = { width = 8, pointer = "int64_t *", wire = 1, says = "an integer of 64 bits" },
-  UINT8 = { width = 1, pointer = "uint8_t *", wire = 2, says = "an integer from 0 to 255" },
-  UINT16 = { width = 2, pointer = "uint16_t *", wire = 5, says = "an integer from 0 to 65535" },
-  UINT32 = { width = 4, pointer = "uint32_t *", wire = 5, says = "an integer from 0 to 4294967295" },
-  UINT64 = { width = 8, pointer = "uint64_t *", wire = 1, says = "an integer from 0 to 18446744073709551615" },
+  INT8 = { width = 1, reader = "int8", pointer = "int8_t *", wire = 2, says = "an integer from -128 to 127" },
+  INT16 = { width = 2, reader = "int16", pointer = "int16_t *", wire = 5, says = "an integer from -32768 to 32767" },
+  INT32 = { width = 4, reader = "int32", pointer = "int32_t *", wire = 5, says = "an integer from -2147483648 to 2147483647" },
+  INT64 = { width = 8, reader = "int64", pointer = "int64_t *", wire = 1, says = "an integer of 64 bits" },
+  UINT8 = { width = 1, reader = "uint8", pointer = "uint8_t *", wire = 2, says = "an integer from 0 to 255" },
+  UINT16 = { width = 2, reader = "uint16", pointer = "uint16_t *", wire = 5, says = "an integer from 0 to 65535" },
+  UINT32 = { width = 4, reader = "uint32", pointer = "uint32_t *", wire = 5, says = "an integer from 0 to 4294967295" },
+  UINT64 = { width = 8, reader = "uint64", pointer = "uint64_t *", wire = 1, says = "an integer from 0 to 18446744073709551615" },
   FP16 = { width = 2, pointer = "uint16_t *", wire = 5, says = "a number", range = "a magnitude below 65520" },
   BF16 = { width = 2, pointer = "uint16_t *", wire = 5, says = "a number", range = "a magnitude below 3.39e38" },
-  FP32 = { width = 4, pointer = "float *", print = "const uint32_t *", wire = 5, says = "a number", range = "a magnitude below 3.41e38" },
-  FP64 = { width = 8, pointer = "double *", print = "const uint32_t *", wire = 1, says = "a number", range = "a magnitude below 1.8e308" },
+  FP32 = { width = 4, reader = "float32", pointer = "float *", print = "const uint32_t *", wire = 5, says = "a number", range = "a magnitude below 3.41e38" },
+  FP64 = { width = 8, reader = "float64", pointer = "double *", print = "const uint32_t *", wire = 1, says = "a number", range = "a magnitude below 1.8e308" },
   BYTES = { width = 0, wire = 2, says = 'a string, or {"b64": "..."}' },
 }
 for _, kind in pairs(DATATYPES) do
@@ -44,11 +45,14 @@ local function compile_field(entry, index)
     proto_name = entry.proto_name,
     datatype = entry.datatype,
     width = kind.width,
+    reader = kind.reader,
     says = kind.says,
     range = kind.range or kind.says,
     pointer_t = kind.pointer_t,
     print_t = kind.print_t,
     repeated = entry.repeated,
+    optional = entry.optional,
+    shape_field = entry.shape_field,
     rank = #entry.shape,
     shape = entry.shape,
     fixed = 1,
@@ -69,6 +73,12 @@ local function compile_field(entry, index)
     end
   end
   field.static = #field.dynamic == 0
+  -- Whether the number of values leaves the shape open; whether all of a row must be read before its shape is checked.
+  field.needs_shape = #field.dynamic > 1 or not field.static and field.fixed == 0
+  field.late = field.optional or field.shape_field ~= nil
+  if field.shape_field then
+    field.shape_tag = protobuf.tag_bytes(field.shape_field.number, protobuf.LENGTH)
+  end
   return field
 end
 
@@ -92,6 +102,9 @@ function M.compile(context)
     batching = context.batching,
     max_rows = context.max_rows,
     max_bytes = context.max_bytes,
+    -- The limit as errors name it, with where it is set.
+    max_bytes_words = (context.max_bytes or 0) .. " bytes" .. ((context.max_bytes_from or "") ~= "" and " (" .. context.max_bytes_from .. ")" or ""),
+    timeout_s = context.timeout_s,
     kind = context.kind,
   }
   plan.inputs, plan.input_by_name = compile_fields(context.inputs)
@@ -99,6 +112,7 @@ function M.compile(context)
   plan.label = plan.output_by_name[context.label or ""]
 
   plan.by_tag = {}
+  plan.shape_by_tag, plan.shape_by_name = {}, {}
   plan.static = true
   plan.sized = true
   for _, field in ipairs(plan.inputs) do
@@ -106,7 +120,14 @@ function M.compile(context)
     if field.repeated then
       plan.by_tag[field.packed_tag_number] = field
     end
-    plan.static = plan.static and field.static
+    local companion = field.shape_field
+    if companion then
+      plan.shape_by_name[companion.name] = field
+      plan.shape_by_tag[companion.number * 8 + protobuf.FIXED64] = field
+      plan.shape_by_tag[companion.number * 8 + protobuf.LENGTH] = field
+    end
+    plan.late = plan.late or field.late
+    plan.static = plan.static and field.static and not field.optional
     plan.sized = plan.sized and field.width > 0
   end
 

@@ -21,9 +21,10 @@ local MOST_HEADS = 512
 local Column = {}
 Column.__index = Column
 
--- One input while it is read: `used` bytes of data after ROOM; `count` elements (BYTES only).
+-- One input while it is read: `used` bytes of data after ROOM; `count` elements (BYTES only). `row_used` and `row_count`
+-- are those where the row began; what is known of shapes is described in shapes.lua.
 local function new_column()
-  return setmetatable({ buffer = buffers.new(), used = 0, count = 0, row_used = 0, row_count = 0, capacity = 0 }, Column)
+  return setmetatable({ buffer = buffers.new(), used = 0, count = 0, row_used = 0, row_count = 0, capacity = 0, untold = {} }, Column)
 end
 
 -- Makes room for `more` bytes of data after what is used.
@@ -59,19 +60,14 @@ function M.columns(plan)
     end
     column.used, column.count, column.row_used, column.row_count = 0, 0, 0, 0
     column.seen = -1
-    column.dims = nil
-    column.elements_per_row = nil
+    column.dims, column.elements_per_row, column.absent = nil, nil, nil
+    column.nested, column.given, column.given_count = nil, nil, 0
     if column.field ~= inputs[j] then
       column.field = inputs[j]
       column.elements = column.field.pointer_t and column.data and ffi.cast(column.field.pointer_t, column.data)
     end
   end
   return columns
-end
-
--- Where in the request a field is, as a path: `instances[2].x`, or `x` for a model that does not batch.
-function M.path(plan, row, name)
-  return plan.batching and "instances[" .. row .. "]." .. name or name
 end
 
 -- Refuses a row number that the model's limit excludes; called before the row is read.
@@ -93,60 +89,25 @@ function M.no_rows()
   errors.invalid("MISSING_FIELD", "instances", "expected at least 1 instance, received 0", "at least 1 instance", "0 instances")
 end
 
-local function values(n)
-  return n == 1 and "1 value" or n .. " values"
-end
-M.values = values
-
-function M.wrong_count(path, expected, received)
-  errors.invalid("WRONG_COUNT", path, "expected " .. expected .. ", received " .. received, expected, received)
-end
-
--- Checks the flat count of a field in one row and infers its unknown dimension. `dims` may already be known from the
--- nesting of JSON arrays.
-function M.check_count(plan, column, row, name)
-  local field = column.field
-  local received = column:row_elements()
-  if field.static then
-    if received ~= field.fixed then
-      M.wrong_count(M.path(plan, row, name), values(field.fixed), received)
-    end
-  elseif column.elements_per_row then
-    if received ~= column.elements_per_row then
-      M.wrong_count(
-        M.path(plan, row, name),
-        values(column.elements_per_row) .. " (as in instances[0]; all instances of a request have one shape)",
-        received
-      )
-    end
-  else
-    if not column.dims then
-      if #field.dynamic > 1 then
-        M.wrong_count(M.path(plan, row, name), "nested arrays (this tensor has several unknown dimensions)", values(received) .. " in a row")
-      end
-      if field.fixed == 0 and received > 0 or field.fixed > 0 and received % field.fixed ~= 0 then
-        M.wrong_count(M.path(plan, row, name), "a multiple of " .. field.fixed .. " values", received)
-      end
-      column.dims = { [field.dynamic[1]] = field.fixed > 0 and received / field.fixed or 0 }
-    end
-    column.elements_per_row = received
+-- Shape of an input as ModelInferRequest has it: packed varints, the rows first.
+local function shape_bytes(plan, field, column, rows)
+  local shape = plan.batching and protobuf.varint_bytes(rows) or ""
+  for d = 1, field.rank do
+    shape = shape .. protobuf.varint_bytes(field.static and field.shape[d] or column.dims[d])
   end
-  column.row_used, column.row_count = column.used, column.count
+  if field.rank == 0 then
+    shape = shape .. "\1" -- Triton has no tensors of rank 0: a scalar is one element
+  end
+  return shape
 end
 
 -- The message up to the first tensor: names, shapes, wanted outputs.
 local function make_meta(plan, rows)
   local parts = { plan.request_start, protobuf.field(3, tostring(rows)) }
   for j, field in ipairs(plan.inputs) do
-    local shape = plan.batching and protobuf.varint_bytes(rows) or ""
-    for d = 1, field.rank do
-      local size = field.shape[d]
-      shape = shape .. protobuf.varint_bytes(size >= 0 and size or columns[j].dims[d])
+    if not columns[j].absent then
+      parts[#parts + 1] = protobuf.field(5, field.meta_start .. protobuf.field(3, shape_bytes(plan, field, columns[j], rows)))
     end
-    if field.rank == 0 then
-      shape = shape .. "\1" -- Triton has no tensors of rank 0: a scalar is one element
-    end
-    parts[#parts + 1] = protobuf.field(5, field.meta_start .. protobuf.field(3, shape))
   end
   parts[#parts + 1] = plan.request_end
   return table.concat(parts)
@@ -202,7 +163,9 @@ function M.finish(plan, rows)
     local size = #meta
     for j = 1, #inputs do
       local used = columns[j].used
-      size = size + 1 + protobuf.varint_size(used) + used
+      if not columns[j].absent then
+        size = size + 1 + protobuf.varint_size(used) + used
+      end
     end
     local p = whole:reserve(size + 5)
     ffi.copy(p, protobuf.frame(size), 5)
@@ -210,12 +173,14 @@ function M.finish(plan, rows)
     local o = 5 + #meta
     for j = 1, #inputs do
       local column = columns[j]
-      p[o] = 58 -- field 7, raw_input_contents
-      o = protobuf.put_varint(p, o + 1, column.used)
-      if column.used > 0 then
-        ffi.copy(p + o, column.data, column.used)
+      if not column.absent then
+        p[o] = 58 -- field 7, raw_input_contents
+        o = protobuf.put_varint(p, o + 1, column.used)
+        if column.used > 0 then
+          ffi.copy(p + o, column.data, column.used)
+        end
+        o = o + column.used
       end
-      o = o + column.used
     end
     body = ffi.string(p, o)
   end

@@ -5,8 +5,10 @@
 local errors = require("errors")
 local ffi = require("ffi")
 local halves = require("halves")
+local paths = require("paths")
 local protobuf = require("protobuf")
 local request = require("request")
+local shapes = require("shapes")
 local text = require("text")
 
 local invalid = errors.invalid
@@ -14,7 +16,7 @@ local read_tag, span, skip, varint = protobuf.tag, protobuf.span, protobuf.skip,
 
 local M = {}
 
--- The message being read; see json_read.lua for why these are not parameters.
+-- The message being read; see json_text.lua for why these are not parameters.
 local p, held, plan, row
 
 local function malformed(what)
@@ -23,7 +25,7 @@ end
 
 local function out_of_range(field, received)
   invalid(
-    "OUT_OF_RANGE", request.path(plan, row, field.proto_name), "expected " .. field.range .. ", received " .. received,
+    "OUT_OF_RANGE", paths.of(plan, row, field.proto_name), "expected " .. field.range .. ", received " .. received,
     field.range, tostring(received)
   )
 end
@@ -101,7 +103,7 @@ end
 local function append_string(column, i, stop)
   local bad = text.utf8_end(p, i, stop)
   if bad < stop then
-    invalid("WRONG_TYPE", request.path(plan, row, column.field.proto_name), "expected UTF-8 text, received other bytes", "UTF-8 text", "bytes that are not UTF-8")
+    invalid("WRONG_TYPE", paths.of(plan, row, column.field.proto_name), "expected UTF-8 text, received other bytes", "UTF-8 text", "bytes that are not UTF-8")
   end
   column:room(4 + stop - i)
   ffi.cast("uint32_t *", column.data + column.used)[0] = stop - i
@@ -157,6 +159,67 @@ local function read_field(i, stop, tag, column)
   return upto
 end
 
+-- Sizes of a companion field (`x_shape`): a packed run or one element; index after it.
+local function read_sizes(i, stop, tag, column)
+  local companion = column.field.shape_field
+  local from, upto = i, i + 8
+  if tag % 8 == protobuf.LENGTH then
+    from, upto = span(p, i, stop)
+    if not from then
+      malformed("field " .. companion.proto_name .. " is longer than its message")
+    elseif (upto - from) % 8 ~= 0 then
+      malformed("the length of field " .. companion.proto_name .. " is not a multiple of 8")
+    end
+  elseif upto > stop then
+    malformed("field " .. companion.proto_name .. " is cut short")
+  end
+  column.given = column.given or {}
+  for at = from, upto - 8, 8 do
+    local half = ffi.cast("const uint32_t *", p + at)
+    local count = #column.given + 1
+    if half[1] ~= 0 or half[0] > shapes.LARGEST_SIZE then
+      local received = tostring(ffi.cast("const int64_t *", p + at)[0]):gsub("LL$", "")
+      invalid(
+        "OUT_OF_RANGE", paths.of(plan, row, companion.proto_name) .. "[" .. count - 1 .. "]",
+        "expected a size from 0 to " .. shapes.LARGEST_SIZE .. ", received " .. received,
+        "a size from 0 to " .. shapes.LARGEST_SIZE, received
+      )
+    elseif count <= column.field.rank then
+      column.given[count] = half[0]
+    end
+    column.given_count = column.given_count + 1
+  end
+  return upto
+end
+
+local function missing_field(field)
+  local expected = field.static and paths.values(field.fixed) or "at least 1 value"
+  invalid(
+    "MISSING_FIELD", paths.of(plan, row, field.proto_name), "missing field; expected " .. expected .. ", received 0",
+    expected, "0 values"
+  )
+end
+
+-- Checks an input now that the row is read.
+local function finish_row(column)
+  local field = column.field
+  local received = column:row_elements()
+  -- proto3 does not tell an empty list from an absent one.
+  local present = received > 0 or column.given ~= nil
+  if field.optional then
+    shapes.note_presence(plan, column, row, field.proto_name, present)
+  elseif not present and not (field.static and field.fixed == 0) then
+    missing_field(field)
+  end
+  if column.given or received ~= field.fixed or not field.static then
+    if present or not field.optional then
+      shapes.check(plan, column, row, field.proto_name, true)
+    end
+    column.given, column.given_count = nil, 0
+  end
+  column.row_used, column.row_count = column.used, column.count
+end
+
 -- The input fields in p[i..stop-1], then the checks of the row.
 local function read_fields(i, stop, columns)
   local by_tag = plan.by_tag
@@ -168,6 +231,8 @@ local function read_fields(i, stop, columns)
     local field = by_tag[tag]
     if field then
       i = read_field(after, stop, tag, columns[field.index])
+    elseif plan.shape_by_tag[tag] then
+      i = read_sizes(after, stop, tag, columns[plan.shape_by_tag[tag].index])
     else
       i = skip(p, after, stop, tag)
       if not i then
@@ -175,29 +240,12 @@ local function read_fields(i, stop, columns)
       end
     end
   end
-  for j, field in ipairs(plan.inputs) do
-    local column = columns[j]
-    -- proto3 does not tell an empty list from an absent one.
-    if column:row_elements() == 0 and not (field.static and field.fixed == 0) then
-      invalid(
-        "MISSING_FIELD", request.path(plan, row, field.proto_name), "missing field; expected " ..
-        (field.static and request.values(field.fixed) or "at least 1 value") .. ", received 0",
-        field.static and request.values(field.fixed) or "at least 1 value", "0 values"
-      )
-    end
-    request.check_count(plan, column, row, field.proto_name)
+  for j = 1, #plan.inputs do
+    finish_row(columns[j])
   end
 end
 
 local function read_message(i, stop, columns)
-  for _, field in ipairs(plan.inputs) do
-    if #field.dynamic > 1 then
-      errors.fail({
-        code = errors.UNIMPLEMENTED, reason = "SEVERAL_DYNAMIC_DIMENSIONS", field = field.name,
-        message = field.name .. " has several dimensions that the caller chooses; send JSON with nested arrays, or Open Inference Protocol",
-      })
-    end
-  end
   if not plan.batching then
     read_fields(i, stop, columns)
     return request.finish(plan, 1)

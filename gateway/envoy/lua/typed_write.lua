@@ -108,6 +108,21 @@ local function put_fixed(p, o, field, tensor, row)
   return o + size
 end
 
+-- The sizes of a tensor in its companion field (`y_shape`), where its shape has more than its values tell.
+local function shape_size(field)
+  return #field.shape_tag + varint_size(8 * field.rank) + 8 * field.rank
+end
+
+local function put_shape(p, o, field, tensor)
+  ffi.copy(p + o, field.shape_tag, #field.shape_tag)
+  o = put_varint(p, o + #field.shape_tag, 8 * field.rank)
+  local sizes = ffi.cast("int64_t *", p + o)
+  for d = 1, field.rank do
+    sizes[d - 1] = tensor.dims[d]
+  end
+  return o + 8 * field.rank
+end
+
 -- `answer` (of answer.lua) as a framed PredictResponse.
 function M.encode(plan, answer)
   local outputs, tensors = plan.outputs, answer.tensors
@@ -119,6 +134,9 @@ function M.encode(plan, answer)
       fixed = fixed + fixed_size(outputs[j], tensors[j])
     else
       has_bytes = true
+    end
+    if outputs[j].shape_field then
+      fixed = fixed + shape_size(outputs[j])
     end
   end
   local o = 5
@@ -142,6 +160,9 @@ function M.encode(plan, answer)
         o = put_fixed(p, o, outputs[j], tensors[j], row)
       else
         o, cursors[j] = put_bytes(p, o, outputs[j], tensors[j], cursors[j])
+      end
+      if outputs[j].shape_field then
+        o = put_shape(p, o, outputs[j], tensors[j])
       end
     end
   end
