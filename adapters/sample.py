@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,17 +29,23 @@ NUMPY: Final[dict[Datatype, type[np.generic]]] = {
     Datatype.INT32: np.int32,
     Datatype.INT64: np.int64,
     Datatype.FP16: np.float16,
+    Datatype.BF16: ml_dtypes.bfloat16,
     Datatype.FP32: np.float32,
     Datatype.FP64: np.float64,
     Datatype.BYTES: np.object_,
 }
-"""numpy's type per datatype. BF16 has none, which is why it cannot be served (`adapters.onnx`)."""
+"""numpy's type per datatype; BF16's comes from ml_dtypes, as numpy has none."""
 
 DYNAMIC_SIZES: Final = (1, 8, 32, 224)
 """What stands for a dynamic dimension, tried in this order: some models need more than one step or pixel."""
 
 _MOST_ELEMENTS: Final = 1 << 24
 """A made-up tensor never has more elements than this, however many dynamic dimensions it has."""
+
+
+def required(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The inputs that a made-up request gives: those that must be given, or all where none must."""
+    return tuple(spec for spec in specs if not spec.optional) or tuple(specs)
 
 
 def zeros(specs: Sequence[TensorSpec], *, rows: int | None) -> Iterator[dict[str, Array]]:
@@ -64,7 +71,7 @@ def scatter(like: dict[str, Array], seed: int) -> dict[str, Array]:
     for name, array in like.items():
         if array.dtype == np.object_:
             made[name] = rng.choice(np.array(["", "a", "b"], np.object_), size=array.shape)
-        elif array.dtype.kind == "f":
+        elif array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16:
             made[name] = np.asarray(rng.random(array.shape)).astype(array.dtype)
         else:
             made[name] = np.asarray(rng.integers(0, 2, size=array.shape)).astype(array.dtype)

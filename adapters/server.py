@@ -6,6 +6,7 @@ server's own names is the adapter's business (`served_name`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,14 +44,42 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """A model by the inference server's own name and version of it."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} version {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of a server's repository index. `ready`: loaded, and not being taken down.
+
+    `reason` is the server's, why it is not ready; empty also for a model that nobody asked it to load.
+    """
+
+    served: Served
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Artefact:
-    """One stored version: `path` is the immutable file, `digest` its `sha256:<hex>`."""
+    """One version. `path` is the immutable file, `digest` its `sha256:<hex>`.
+
+    `served` is set for a version that was in the server's own repository and adopted: there is no file then, and the
+    server's files and its model are never changed or taken away.
+    """
 
     model: str
     version: int
     path: Path
     digest: str
     signature: Signature
+    served: Served | None = None
 
 
 class InferenceServer(Protocol):
@@ -71,7 +100,8 @@ class InferenceServer(Protocol):
     async def load(self, artefact: Artefact) -> None:
         """Write what the server needs, load the version and wait until the server says it is loaded.
 
-        Idempotent. Raises LoadFailed, ServerUnavailable.
+        Of an adopted version nothing is written: the server loads what it has. Idempotent. Raises LoadFailed,
+        ServerUnavailable.
         """
         ...
 
@@ -83,8 +113,16 @@ class InferenceServer(Protocol):
         """Complete one real inference with made-up input; seconds it took. Raises NotReady, ServerUnavailable."""
         ...
 
-    async def describe(self, model: str, version: int) -> Signature:
+    async def describe(self, served: Served) -> Signature:
         """The signature as the live server tells it. Raises NotReady, ServerUnavailable."""
+        ...
+
+    async def index(self) -> Sequence[Listed]:
+        """What the server's repository holds, ours and others'. Raises ServerUnavailable."""
+        ...
+
+    async def load_own(self, name: str) -> None:
+        """Have the server load a model that lies in its repository. Raises LoadFailed, ServerUnavailable."""
         ...
 
     async def close(self) -> None: ...

@@ -87,6 +87,47 @@ def add_one(datatype: Datatype = Datatype.FP32, shape: Sequence[int] = (4,), *, 
     return add(1, datatype, shape, batching=batching)
 
 
+def optional_bias(*, batching: bool = True) -> bytes:
+    """y = (x + bias) * scale. `bias` has a default (1) that callers may override; `scale` (2) is listed among the
+    inputs as old exporters list weights."""
+    shape = (2,) if batching else (DYNAMIC,)
+    return model(
+        [helper.make_node("Add", ["x", "bias"], ["sum"]), helper.make_node("Mul", ["sum", "scale"], ["y"])],
+        [
+            value("x", Datatype.FP32, shape, batching=batching),
+            value("bias", Datatype.FP32, shape, batching=batching),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, []),
+        ],
+        [value("y", Datatype.FP32, shape, batching=batching)],
+        [
+            numpy_helper.from_array(np.ones((1, 2) if batching else (1,), np.float32), "bias"),
+            numpy_helper.from_array(np.array(2, np.float32), "scale"),
+        ],
+    )
+
+
+def optional_type(*, batching: bool = True) -> bytes:
+    """y = x + more, or 2x where `more`, which is of ONNX's optional type, is not given."""
+    rows: list[int | str] = ["N", 2] if batching else [2]
+    given_type = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, rows))
+    branches = {
+        name: helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
+        for name, node in (
+            ("element", helper.make_node("OptionalGetElement", ["more"], ["element"])),
+            ("same", helper.make_node("Identity", ["x"], ["same"])),
+        )
+    }
+    return model(
+        [
+            helper.make_node("OptionalHasElement", ["more"], ["given"]),
+            helper.make_node("If", ["given"], ["term"], then_branch=branches["element"], else_branch=branches["same"]),
+            helper.make_node("Add", ["x", "term"], ["y"]),
+        ],
+        [value("x", Datatype.FP32, (2,), batching=batching), helper.make_value_info("more", given_type)],
+        [value("y", Datatype.FP32, (2,), batching=batching)],
+    )
+
+
 def many_inputs(*, batching: bool = True) -> bytes:
     """Six inputs of six datatypes and shapes (a scalar, a vector, a matrix, a dynamic one), each answered as it is.
 

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from adapters.onnx.labels import with_labels
 from adapters.onnx.report import FileReport, Graph, ValueReport
 from adapters.server import BadArtefact
 from adapters.signature import Signature, TensorSpec
@@ -76,38 +77,58 @@ def signature_of(path: Path, graph: Graph, *, max_batch_size: int) -> Signature:
     notes = [] if batching or graph.trial is None else [f"does not batch: {graph.trial.why_not}"]
     if not graph.inputs:
         raise BadArtefact(f"{path} cannot be served: the model takes no input")
+    if graph.kept:
+        notes.append(
+            f"{_count(len(graph.kept), 'input')} ({graph.kept[0]!r} first) keep their default values: "
+            "of fixed shape, as weights are"
+        )
     outputs: list[TensorSpec] = []
     for value in graph.outputs:
-        if value.is_tensor:
-            outputs.append(_spec(path, "output", value, batching=batching))
+        if value.datatype is not None:
+            outputs.append(_spec(value, batching=batching))
         else:
-            notes.append(
-                f"output {value.name!r} is left out: it is a {value.type}, not a tensor"
-                + (" (with skl2onnx, export with options={'zipmap': False})" if "map(" in value.type else "")
-            )
+            notes.append(f"output {value.name!r} is left out: {_why_not_served(value)}")
     if not outputs:
-        raise BadArtefact(f"{path} cannot be served: no output is a tensor; {'; '.join(notes) or 'it has none'}")
+        raise BadArtefact(f"{path} cannot be served: no output can be; {'; '.join(notes) or 'it has none'}")
+    inputs: list[TensorSpec] = []
+    for value in graph.inputs:
+        if value.datatype is not None:
+            inputs.append(_spec(value, batching=batching))
+        elif value.optional:
+            notes.append(f"optional input {value.name!r} is left out: {_why_not_served(value)}")
+        else:
+            raise BadArtefact(f"{path} cannot be served: input {value.name!r}: {_why_not_served(value)}")
+    labelled = with_labels(outputs, graph.metadata)
     return Signature(
-        inputs=tuple(_spec(path, "input", value, batching=batching) for value in graph.inputs),
-        outputs=tuple(outputs),
+        inputs=tuple(inputs),
+        outputs=labelled,
         max_batch_size=max_batch_size if batching else 0,
         notes=tuple(notes),
     )
 
 
-def _spec(path: Path, kind: str, value: ValueReport, *, batching: bool) -> TensorSpec:
-    where = f"{path} cannot be served: {kind} {value.name!r}"
-    if not value.is_tensor:
-        raise BadArtefact(f"{where} is a {value.type}: expected a tensor")
-    if value.datatype is None:
-        raise BadArtefact(
-            f"{where} is a {value.type}, a datatype that cannot be served: cast it inside the model, "
+def _spec(value: ValueReport, *, batching: bool) -> TensorSpec:
+    return TensorSpec(
+        value.name,
+        value.tensor_type,
+        value.shape[1:] if batching else value.shape,
+        optional=value.optional,
+        description=value.doc,
+    )
+
+
+def _why_not_served(value: ValueReport) -> str:
+    if value.is_tensor:
+        return (
+            f"it is a {value.type}, a datatype that no inference protocol knows: cast it inside the model, "
             "to float32 for instance, and export again"
         )
-    shape = value.shape[1:] if batching else value.shape
-    if 0 in shape:
-        raise BadArtefact(f"{where} has a dimension of size 0: expected at least 1, or a dynamic one")
-    return TensorSpec(value.name, value.datatype, shape)
+    advice = " (with skl2onnx, export with options={'zipmap': False})" if "map(" in value.type else ""
+    return f"it is a {value.type}, not a tensor{advice}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 async def _probe(path: Path, time_limit_s: float) -> FileReport:

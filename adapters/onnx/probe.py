@@ -8,16 +8,20 @@ onnxruntime's terms, and what a trial run showed; or {"error": reason}.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
 import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -25,14 +29,22 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from adapters.onnx.report import FileReport, Graph, Trial, ValueReport
-from adapters.sample import Array, scatter, zeros
-from adapters.signature import TensorSpec
+from adapters.sample import Array, required, scatter, zeros
+from adapters.signature import DYNAMIC, TensorSpec
 
 _FATAL: Final = 4
 """onnxruntime's log level that prints nothing; what goes wrong is in the answer."""
 
 _MOST_TENSORS: Final = 1_000
 """Far above any model met; it bounds what the control plane has to read of the report."""
+
+_MOST_CHARACTERS: Final = 1_000
+"""Of what an author wrote of one tensor."""
+
+_MOST_METADATA: Final = 1 << 20
+"""Characters of one metadata entry: a hundred thousand class names."""
+
+_BFLOAT16: Final = "tensor(bfloat16)"
 
 _ROWS: Final = 3
 _TOLERANCE: Final = 0.05
@@ -63,36 +75,54 @@ def main(path: Path) -> int:
 
 
 def _examine(path: Path) -> Graph:
-    _require_one_file(path)
+    model = _one_file(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    docs = {value.name: value.doc_string[:_MOST_CHARACTERS] for value in (*model.graph.input, *model.graph.output)}
+    defaults = [_value(node, docs, optional=True) for node in session.get_overridable_initializers()]
+    # Old exporters list every weight among the inputs; a weight's shape is fixed, what callers may choose is not.
+    offered = [value for value in defaults if DYNAMIC in value.shape]
     graph = Graph(
-        inputs=tuple(_value(node) for node in session.get_inputs()),
-        outputs=tuple(_value(node) for node in session.get_outputs()),
+        inputs=(*(_value(node, docs) for node in session.get_inputs()), *offered),
+        outputs=tuple(_value(node, docs) for node in session.get_outputs()),
+        kept=tuple(value.name for value in defaults if value not in offered)[:_MOST_TENSORS],
+        metadata=_metadata(model),
     )
     if not graph.may_batch or any(value.datatype is None for value in graph.inputs):
         return graph
-    return Graph(inputs=graph.inputs, outputs=graph.outputs, trial=_trial(session, graph))
+    return replace(graph, trial=_trial(session, graph))
 
 
-def _value(node: Any) -> ValueReport:
+def _value(node: Any, docs: Mapping[str, str], *, optional: bool = False) -> ValueReport:
     # onnxruntime gives a number, a symbol or None per dimension.
     dims = tuple(d if isinstance(d, int | str) or d is None else str(d) for d in node.shape or ())
-    return ValueReport(name=node.name, type=node.type, dims=dims)
+    inner = re.fullmatch(r"optional\((.*)\)", node.type)
+    return ValueReport(
+        name=node.name,
+        type=inner[1] if inner else node.type,
+        dims=dims,
+        optional=optional or inner is not None,
+        doc=docs.get(node.name, ""),
+    )
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    """The file's metadata, without what is too long to be what we look for (class names)."""
+    return {entry.key: entry.value for entry in model.metadata_props if len(entry.value) <= _MOST_METADATA}
 
 
 def _trial(session: Any, graph: Graph) -> Trial:
     """Whether rows put in together come out as the same rows apart."""
-    specs = [TensorSpec(v.name, v.tensor_type, v.shape[1:]) for v in graph.inputs]
+    specs = required([TensorSpec(v.name, v.tensor_type, v.shape[1:], optional=v.optional) for v in graph.inputs])
     names = [v.name for v in graph.outputs if v.datatype is not None]
     failure = ""
     for one, several in zip(zeros(specs, rows=1), zeros(specs, rows=_ROWS), strict=True):
         try:
             for feeds, rows in ((one, 1), (several, _ROWS)):
-                for name, output in zip(names, session.run(names, feeds), strict=True):
+                for name, output in zip(names, _run(session, names, feeds), strict=True):
                     if np.ndim(output) == 0 or len(output) != rows:
                         return Trial.fail(f"{rows} rows went in and output {name!r} has shape {np.shape(output)}")
         except Exception as error:
@@ -104,9 +134,9 @@ def _trial(session: Any, graph: Graph) -> Trial:
 
 def _independence(session: Any, names: list[str], feeds: dict[str, Array]) -> Trial:
     try:
-        together = session.run(names, feeds)
-        again = session.run(names, feeds)
-        alone = [session.run(names, {k: v[row : row + 1] for k, v in feeds.items()}) for row in range(_ROWS)]
+        together = _run(session, names, feeds)
+        again = _run(session, names, feeds)
+        alone = [_run(session, names, {k: v[row : row + 1] for k, v in feeds.items()}) for row in range(_ROWS)]
     except Exception:
         # Made-up values can be out of range where zeros are not; then the count of rows is all there is to go by.
         return Trial(batches=True)
@@ -118,6 +148,30 @@ def _independence(session: Any, names: list[str], feeds: dict[str, Array]) -> Tr
             if not _alike(together[index][row], apart[row]):
                 return Trial.fail(f"rows change one another's answers in output {name!r}")
     return Trial(batches=True)
+
+
+def _run(session: Any, names: list[str], feeds: dict[str, Array]) -> list[Any]:
+    """`session.run`, also for bfloat16, which onnxruntime takes from numpy as 16 bits and does not give back."""
+    if not any(node.type == _BFLOAT16 for node in (*session.get_inputs(), *session.get_outputs())):
+        return list(session.run(names, feeds))
+    values = {name: _ort_value(array) for name, array in feeds.items()}
+    return [_array(value) for value in session.run_with_ort_values(names, values)]
+
+
+def _ort_value(array: Array) -> Any:
+    if array.dtype == ml_dtypes.bfloat16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx.TensorProto.BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array(value: Any) -> Array:
+    if value.data_type() != _BFLOAT16:
+        return np.asarray(value.numpy())
+    if 0 in value.shape():
+        return np.empty(value.shape(), np.float32)
+    bits = (ctypes.c_uint16 * math.prod(value.shape())).from_address(value.data_ptr())
+    made: Array = np.array(bits, np.uint16).view(ml_dtypes.bfloat16).astype(np.float32).reshape(value.shape())
+    return made
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -136,15 +190,16 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(np.max(np.abs(one[finite] - other[finite]), initial=0.0) <= _TOLERANCE * scale)
 
 
-def _require_one_file(path: Path) -> None:
-    """Weights in other files would not be stored, digested or delivered with the version."""
+def _one_file(path: Path) -> Any:
+    """The file as onnx reads it. Weights in other files would not be stored, digested or delivered with the version."""
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
         raise Unservable("it is not an ONNX file, or not all of one: its protobuf message does not parse") from error
     if not model.graph.node:
         raise Unservable("it is not an ONNX model: a model has a graph of operations, and this file has none")
-    if len(model.graph.input) + len(model.graph.output) > _MOST_TENSORS:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    if sum(value.name not in weights for value in model.graph.input) + len(model.graph.output) > _MOST_TENSORS:
         raise Unservable(f"it has more than {_MOST_TENSORS} inputs and outputs")
     outside = [tensor.name for tensor in _weights(model.graph) if uses_external_data(tensor)]
     if outside:
@@ -152,6 +207,7 @@ def _require_one_file(path: Path) -> None:
             f"{len(outside)} of its weights ({outside[0]!r} first) lie in other files: save it as one file with "
             "`onnx.save(onnx.load(PATH), NEW_PATH, save_as_external_data=False)`"
         )
+    return model
 
 
 def _weights(graph: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adapters.signature import DYNAMIC, Datatype
@@ -19,20 +19,26 @@ _TENSOR: Final[Mapping[str, Datatype]] = {
     "tensor(int32)": Datatype.INT32,
     "tensor(int64)": Datatype.INT64,
     "tensor(float16)": Datatype.FP16,
+    "tensor(bfloat16)": Datatype.BF16,
     "tensor(float)": Datatype.FP32,
     "tensor(double)": Datatype.FP64,
     "tensor(string)": Datatype.BYTES,
 }
-"""onnxruntime's type names that can be served. bfloat16 cannot: numpy, and so Triton's Python backend, has none."""
+"""onnxruntime's type names that can be served; the others (complex, float8, int4) no inference protocol knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueReport:
-    """One graph input or output: onnxruntime's type name, and per dimension a size, a symbol, or None (unnamed)."""
+    """One graph input or output: onnxruntime's type name, and per dimension a size, a symbol, or None (unnamed).
+
+    `optional`: the input has a default value, or is of an optional type. `doc`: what the author wrote of it.
+    """
 
     name: str
     type: str
     dims: tuple[int | str | None, ...]
+    optional: bool = False
+    doc: str = ""
 
     @property
     def datatype(self) -> Datatype | None:
@@ -53,11 +59,23 @@ class ValueReport:
         return tuple(d if isinstance(d, int) and d >= 0 else DYNAMIC for d in self.dims)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "type": self.type, "dims": list(self.dims)}
+        return {
+            "name": self.name,
+            "type": self.type,
+            "dims": list(self.dims),
+            "optional": self.optional,
+            "doc": self.doc,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ValueReport:
-        return cls(str(value["name"]), str(value["type"]), tuple(value["dims"]))
+        return cls(
+            name=str(value["name"]),
+            type=str(value["type"]),
+            dims=tuple(value["dims"]),
+            optional=bool(value["optional"]),
+            doc=str(value["doc"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +92,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A file that onnxruntime accepts. `trial` is None where the declared shapes already rule batching out."""
+    """A file that onnxruntime accepts. `trial` is None where the declared shapes already rule batching out.
+
+    `inputs` are those that callers may give; `kept` names those that keep their default values. `metadata` is the
+    file's own, as its exporter wrote it.
+    """
 
     inputs: tuple[ValueReport, ...]
     outputs: tuple[ValueReport, ...]
     trial: Trial | None = None
+    kept: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def may_batch(self) -> bool:
@@ -106,6 +130,8 @@ class FileReport:
             "inputs": [v.to_json() for v in self.graph.inputs],
             "outputs": [v.to_json() for v in self.graph.outputs],
             "trial": None if trial is None else {"batches": trial.batches, "why_not": trial.why_not},
+            "kept": list(self.graph.kept),
+            "metadata": dict(self.graph.metadata),
         }
 
     @classmethod
@@ -118,5 +144,7 @@ class FileReport:
                 inputs=tuple(ValueReport.from_json(v) for v in value["inputs"]),
                 outputs=tuple(ValueReport.from_json(v) for v in value["outputs"]),
                 trial=None if trial is None else Trial(bool(trial["batches"]), str(trial["why_not"])),
+                kept=tuple(str(name) for name in value["kept"]),
+                metadata={str(key): str(text) for key, text in value["metadata"].items()},
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 from pathlib import Path
@@ -20,12 +21,13 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from adapters.sample import zeros
-from adapters.server import Address, Artefact, LoadFailed, NotReady, ServerError, ServerUnavailable
+from adapters.server import Address, Artefact, Listed, LoadFailed, NotReady, Served, ServerError, ServerUnavailable
 from adapters.signature import Signature
-from adapters.triton.config import DIGEST, MODEL_FILE, SERVED_VERSION, model_config, served_wire_shape, signature_of
+from adapters.triton.config import DIGEST, MODEL_FILE, SERVED_VERSION, model_config
+from adapters.triton.describe import describe_served
 from adapters.triton.reason import short_reason
 from adapters.triton.repository import Repository
+from adapters.triton.sample_inputs import sample_inputs
 from adapters.triton.settings import ModelBackend, TritonSettings
 
 _UNREACHABLE: Final = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
@@ -81,6 +83,10 @@ class Triton:
             return False
 
     async def load(self, artefact: Artefact) -> None:
+        if artefact.served is not None:
+            if not await self._ready(artefact.served):
+                await self.load_own(artefact.served.name)
+            return
         served = self.served_name(artefact.model, artefact.version)
         async with self._lock(served):
             if await self._loaded_digest(served) != artefact.digest:
@@ -92,21 +98,20 @@ class Triton:
             await self._withdraw(served)
 
     async def probe(self, artefact: Artefact) -> float:
-        served = self.served_name(artefact.model, artefact.version)
+        served = artefact.served or Served(self.served_name(artefact.model, artefact.version), SERVED_VERSION)
         signature = artefact.signature
         failure: InferenceServerException | None = None
-        for sample in zeros(signature.inputs, rows=1 if signature.batching else None):
-            inputs = []
-            for spec in signature.inputs:
-                array = sample[spec.name]
-                wire = array if spec.shape else array.reshape((*array.shape, *served_wire_shape(spec)))
-                tensor = triton.InferInput(spec.name, list(wire.shape), spec.datatype.value)
-                tensor.set_data_from_numpy(wire)
-                inputs.append(tensor)
+        for inputs in sample_inputs(signature):
             outputs = [triton.InferRequestedOutput(spec.name) for spec in signature.outputs]
             started = time.monotonic()
             try:
-                await self._client.infer(served, inputs, outputs=outputs, client_timeout=self._settings.probe_timeout_s)
+                await self._client.infer(
+                    served.name,
+                    inputs,
+                    model_version=served.version,
+                    outputs=outputs,
+                    client_timeout=self._settings.probe_timeout_s,
+                )
             except InferenceServerException as error:
                 if error.status() in _UNREACHABLE or failure is None:
                     failure = error
@@ -114,16 +119,33 @@ class Triton:
                     break
                 continue
             return time.monotonic() - started
-        assert failure is not None, "zeros() gives at least one sample"
-        raise await self._translated(failure, NotReady, f"{served}: the test inference failed") from failure
+        assert failure is not None, "sample_inputs() gives at least one"
+        raise await self._translated(failure, NotReady, f"{served.name}: the test inference failed") from failure
 
-    async def describe(self, model: str, version: int) -> Signature:
-        served = self.served_name(model, version)
+    async def describe(self, served: Served) -> Signature:
+        timeout = self._settings.call_timeout_s
         try:
-            answer = await self._client.get_model_config(served, client_timeout=self._settings.call_timeout_s)
+            return await describe_served(self._client, served.name, served.version, timeout_s=timeout)
         except InferenceServerException as error:
-            raise await self._translated(error, NotReady, f"{served}: Triton does not describe the model") from error
-        return signature_of(answer.config)
+            raise await self._translated(
+                error, NotReady, f"{served.name}: Triton does not describe the model"
+            ) from error
+
+    async def index(self) -> Sequence[Listed]:
+        try:
+            with self._listed():
+                answer = await self._client.get_model_repository_index(client_timeout=self._settings.call_timeout_s)
+        except InferenceServerException as error:
+            raise await self._translated(error, ServerUnavailable, "the repository index could not be read") from error
+        return [Listed(Served(m.name, m.version), m.state == "READY", m.reason) for m in answer.models]
+
+    async def load_own(self, name: str) -> None:
+        async with self._lock(name):
+            try:
+                with self._listed():
+                    await self._client.load_model(name, client_timeout=self._settings.load_timeout_s)
+            except InferenceServerException as error:
+                raise await self._translated(error, LoadFailed, f"{name}: Triton did not load the model") from error
 
     async def close(self) -> None:
         if self._open is not None:
@@ -217,6 +239,15 @@ class Triton:
                 raise await self._translated(error, ServerUnavailable, f"{served}: cannot be loaded") from error
             return None
         return str(answer.config.parameters[DIGEST].string_value) or None
+
+    async def _ready(self, served: Served) -> bool:
+        timeout = self._settings.call_timeout_s
+        try:
+            return bool(await self._client.is_model_ready(served.name, served.version, client_timeout=timeout))
+        except InferenceServerException as error:
+            if error.status() in _UNREACHABLE:
+                raise await self._translated(error, ServerUnavailable, f"{served.name}: no answer") from error
+            return False
 
     async def _state(self, served: str) -> str:
         with self._listed():

@@ -117,6 +117,14 @@ def _sequence_input() -> bytes:
     )
 
 
+def _float8_input() -> bytes:
+    return models.model(
+        [helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT)],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT8E4M3FN, ["N"])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N"])],
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -127,9 +135,8 @@ def _sequence_input() -> bytes:
         (partial(_edited, opset=99), "it uses opset 99 of ai.onnx, and onnxruntime .* knows opsets up to"),
         (partial(_edited, ir_version=99), "Unsupported model IR version: 99"),
         (_unknown_operator, "No Op registered for Frobnicate"),
-        (partial(models.identity, Datatype.BF16), r"'y' is a tensor\(bfloat16\), a datatype that cannot be served"),
-        (partial(models.identity, Datatype.FP32, (0,)), "'y' has a dimension of size 0"),
-        (_sequence_input, r"input 'x' is a seq\(tensor\(float\)\): expected a tensor"),
+        (_float8_input, r"input 'x': it is a tensor\(float8e4m3fn\), a datatype that no inference protocol knows"),
+        (_sequence_input, r"input 'x': it is a seq\(tensor\(float\)\), not a tensor"),
     ],
 )
 async def test_a_file_that_cannot_be_served_says_why(store: Store, content: Callable[[], bytes], reason: str) -> None:
@@ -193,16 +200,20 @@ async def test_a_damaged_file_is_described_or_refused_but_never_anything_else(
 values = st.builds(
     ValueReport,
     name=st.text(min_size=1, max_size=8),
-    type=st.sampled_from(["tensor(float)", "tensor(string)", "tensor(bfloat16)", "seq(map(int64,tensor(float)))"]),
-    dims=st.lists(st.one_of(st.integers(-1, 9).filter(bool), st.sampled_from(["N", "M"]), st.none()), max_size=3).map(
-        tuple
+    type=st.sampled_from(
+        ["tensor(float)", "tensor(string)", "tensor(bfloat16)", "tensor(int4)", "seq(map(int64,tensor(float)))"]
     ),
+    dims=st.lists(st.one_of(st.integers(-1, 9), st.sampled_from(["N", "M"]), st.none()), max_size=3).map(tuple),
+    optional=st.booleans(),
+    doc=st.text(max_size=9),
 )
 graphs = st.builds(
     Graph,
     inputs=st.lists(values, max_size=3).map(tuple),
     outputs=st.lists(values, max_size=3).map(tuple),
     trial=st.one_of(st.none(), st.builds(Trial, batches=st.booleans(), why_not=st.text(max_size=9))),
+    kept=st.lists(st.text(max_size=3), max_size=2).map(tuple),
+    metadata=st.dictionaries(st.sampled_from(["names", "labels", "labels.y"]), st.text(max_size=20)),
 )
 
 
@@ -214,14 +225,63 @@ def test_a_report_travels_as_json(graph: Graph) -> None:
 @given(graphs)
 @example(Graph(inputs=(), outputs=()))
 def test_every_report_becomes_a_signature_or_a_reason(graph: Graph) -> None:
-    servable = [value for value in graph.outputs if value.is_tensor]
-    tensors = [*graph.inputs, *servable]
-    if not graph.inputs or not servable or any(value.datatype is None for value in tensors):
+    served = [value for value in graph.outputs if value.datatype is not None]
+    needed = [value for value in graph.inputs if not value.optional]
+    if not graph.inputs or not served or any(value.datatype is None for value in needed):
         with pytest.raises(BadArtefact, match=r"^model\.onnx cannot be served: "):
             signature_of(Path("model.onnx"), graph, max_batch_size=64)
         return
     signature = signature_of(Path("model.onnx"), graph, max_batch_size=64)
-    assert len(signature.inputs) == len(graph.inputs)
-    assert len(signature.outputs) == len(servable)
-    assert sum("left out: it is a seq" in note for note in signature.notes) == len(graph.outputs) - len(servable)
+    assert len(signature.inputs) == len([value for value in graph.inputs if value.datatype is not None])
+    assert len(signature.outputs) == len(served)
+    left_out = len(graph.inputs) - len(signature.inputs) + len(graph.outputs) - len(served)
+    assert sum("is left out: it is a " in note for note in signature.notes) == left_out
     assert signature.batching == (graph.trial is not None and graph.trial.batches)
+
+
+async def test_an_output_of_a_datatype_that_nobody_knows_hides_nothing_else(store: Store) -> None:
+    content = models.model(
+        [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Cast", ["x"], ["tiny"], to=17)],
+        [models.value("x", Datatype.FP32, (2,))],
+        [
+            models.value("y", Datatype.FP32, (2,)),
+            helper.make_tensor_value_info("tiny", onnx.TensorProto.FLOAT8E4M3FN, ["N", 2]),
+        ],
+    )
+    signature = await describe(store(content))
+    assert [spec.name for spec in signature.outputs] == ["y"]
+    (note,) = signature.notes
+    assert note.startswith("output 'tiny' is left out: it is a tensor(float8e4m3fn), a datatype that no")
+
+
+@pytest.mark.parametrize("batching", [True, False])
+async def test_an_input_with_a_default_is_optional_and_a_weight_is_none(store: Store, batching: bool) -> None:
+    signature = await describe(store(models.optional_bias(batching=batching)))
+    assert signature.batching is batching
+    bias = TensorSpec("bias", Datatype.FP32, (2,) if batching else (DYNAMIC,), optional=True)
+    assert signature.inputs[1:] == (bias,)
+    assert signature.notes == ("1 input ('scale' first) keep their default values: of fixed shape, as weights are",)
+
+
+async def test_an_input_of_an_optional_type_is_optional(store: Store) -> None:
+    signature = await describe(store(models.optional_type()))
+    assert [(spec.name, spec.optional) for spec in signature.inputs] == [("x", False), ("more", True)]
+    assert signature.batching
+
+
+async def test_a_bfloat16_model_gets_its_trial(store: Store) -> None:
+    signature = await describe(store(models.identity(Datatype.BF16, (3,))))
+    assert signature.batching
+    assert signature.inputs == (TensorSpec("x", Datatype.BF16, (3,)),)
+
+
+async def test_what_the_author_wrote_of_a_tensor_and_its_class_names_are_read(store: Store) -> None:
+    model = onnx.load_from_string(models.classifier())
+    model.graph.input[0].doc_string = "petal sizes, in cm"
+    model.metadata_props.add(key="names", value="{0: 'setosa', 1: 'versicolor', 2: 'virginica'}")
+    signature = await describe(store(bytes(model.SerializeToString())))
+    assert signature.inputs[0].description == "petal sizes, in cm"
+    assert {spec.name: spec.labels for spec in signature.outputs} == {
+        "label": ("setosa", "versicolor", "virginica"),
+        "probabilities": ("setosa", "versicolor", "virginica"),
+    }
