@@ -8,9 +8,7 @@ onnxruntime's terms, and what a trial run showed; or {"error": reason}.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import math
 import os
 import re
 import resource
@@ -29,6 +27,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from adapters.onnx.report import FileReport, Graph, Trial, ValueReport
+from adapters.onnx.run import run
 from adapters.sample import Array, required, scatter, zeros
 from adapters.signature import DYNAMIC, TensorSpec
 
@@ -43,8 +42,6 @@ _MOST_CHARACTERS: Final = 1_000
 
 _MOST_METADATA: Final = 1 << 20
 """Characters of one metadata entry: a hundred thousand class names."""
-
-_BFLOAT16: Final = "tensor(bfloat16)"
 
 _ROWS: Final = 3
 _TOLERANCE: Final = 0.05
@@ -122,7 +119,7 @@ def _trial(session: Any, graph: Graph) -> Trial:
     for one, several in zip(zeros(specs, rows=1), zeros(specs, rows=_ROWS), strict=True):
         try:
             for feeds, rows in ((one, 1), (several, _ROWS)):
-                for name, output in zip(names, _run(session, names, feeds), strict=True):
+                for name, output in zip(names, run(session, names, feeds), strict=True):
                     if np.ndim(output) == 0 or len(output) != rows:
                         return Trial.fail(f"{rows} rows went in and output {name!r} has shape {np.shape(output)}")
         except Exception as error:
@@ -134,9 +131,9 @@ def _trial(session: Any, graph: Graph) -> Trial:
 
 def _independence(session: Any, names: list[str], feeds: dict[str, Array]) -> Trial:
     try:
-        together = _run(session, names, feeds)
-        again = _run(session, names, feeds)
-        alone = [_run(session, names, {k: v[row : row + 1] for k, v in feeds.items()}) for row in range(_ROWS)]
+        together = run(session, names, feeds)
+        again = run(session, names, feeds)
+        alone = [run(session, names, {k: v[row : row + 1] for k, v in feeds.items()}) for row in range(_ROWS)]
     except Exception:
         # Made-up values can be out of range where zeros are not; then the count of rows is all there is to go by.
         return Trial(batches=True)
@@ -150,32 +147,8 @@ def _independence(session: Any, names: list[str], feeds: dict[str, Array]) -> Tr
     return Trial(batches=True)
 
 
-def _run(session: Any, names: list[str], feeds: dict[str, Array]) -> list[Any]:
-    """`session.run`, also for bfloat16, which onnxruntime takes from numpy as 16 bits and does not give back."""
-    if not any(node.type == _BFLOAT16 for node in (*session.get_inputs(), *session.get_outputs())):
-        return list(session.run(names, feeds))
-    values = {name: _ort_value(array) for name, array in feeds.items()}
-    return [_array(value) for value in session.run_with_ort_values(names, values)]
-
-
-def _ort_value(array: Array) -> Any:
-    if array.dtype == ml_dtypes.bfloat16:
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx.TensorProto.BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
-
-
-def _array(value: Any) -> Array:
-    if value.data_type() != _BFLOAT16:
-        return np.asarray(value.numpy())
-    if 0 in value.shape():
-        return np.empty(value.shape(), np.float32)
-    bits = (ctypes.c_uint16 * math.prod(value.shape())).from_address(value.data_ptr())
-    made: Array = np.array(bits, np.uint16).view(ml_dtypes.bfloat16).astype(np.float32).reshape(value.shape())
-    return made
-
-
 def _alike(one: Any, other: Any) -> bool:
-    one, other = np.asarray(one), np.asarray(other)
+    one, other = _known(one), _known(other)
     if one.shape != other.shape:
         return False
     if one.dtype.kind != "f":
@@ -188,6 +161,12 @@ def _alike(one: Any, other: Any) -> bool:
     finite = np.isfinite(one)
     scale = np.max(np.abs(one[finite]), initial=1e-6)
     return bool(np.max(np.abs(one[finite] - other[finite]), initial=0.0) <= _TOLERANCE * scale)
+
+
+def _known(values: Any) -> Array:
+    """numpy's own arithmetic does not know bfloat16."""
+    array = np.asarray(values)
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
 
 
 def _one_file(path: Path) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import tritonclient.grpc.aio as tritonclient
 
+from adapters.onnx.run import run
 from adapters.sample import Array
 from adapters.server import Artefact
 from adapters.triton.config import served_wire_shape
@@ -39,7 +40,7 @@ async def ask_served(client: Any, artefact: Artefact, feeds: Mapping[str, Array]
 def ask_onnxruntime(artefact: Artefact, feeds: Mapping[str, Array]) -> dict[str, Array]:
     session = ort.InferenceSession(str(artefact.path), providers=["CPUExecutionProvider"])
     names = [spec.name for spec in artefact.signature.outputs]
-    return {name: np.asarray(output) for name, output in zip(names, session.run(names, dict(feeds)), strict=True)}
+    return dict(zip(names, run(session, names, feeds), strict=True))
 
 
 def client_of(server: RunningTriton) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from adapters.sample import NUMPY, Array
-from adapters.server import Address, Artefact, LoadFailed, NotReady, ServerUnavailable
+from adapters.server import Address, Artefact, LoadFailed, NotReady, Served, ServerUnavailable
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
 from adapters.triton.client import Triton
 from adapters.triton.settings import ModelBackend, TritonSettings
@@ -63,7 +63,7 @@ def made_up(spec: TensorSpec, *, rows: int | None, seed: int, dynamic: int = 5) 
     dtype: Any = np.dtype(NUMPY[spec.datatype])
     if dtype.kind == "b":
         return rng.integers(0, 2, size=shape).astype(dtype)
-    if dtype.kind == "f":
+    if dtype.kind == "f" or spec.datatype is Datatype.BF16:
         return rng.normal(scale=1e3, size=shape).astype(dtype)
     limits = np.iinfo(dtype)
     return rng.integers(limits.min, limits.max, size=shape, dtype=dtype, endpoint=True)
@@ -75,6 +75,9 @@ CASES: dict[str, Callable[[], bytes]] = {
         for datatype in NUMPY
         for kind, batching in (("batched", True), ("unbatched", False))
     },
+    "optional-batched": models.optional_bias,
+    "optional-unbatched": partial(models.optional_bias, batching=False),
+    "optional-type": models.optional_type,
     "many-inputs-batched": models.many_inputs,
     "many-inputs-unbatched": partial(models.many_inputs, batching=False),
     "scalars-batched": models.scalars,
@@ -104,7 +107,7 @@ async def test_a_version_answers_as_onnxruntime_does(triton: Triton, client: Any
 async def test_the_live_server_tells_the_signature_of_the_file(triton: Triton, store: Store, case: str) -> None:
     version = await artefact(store(CASES[case]()), f"told-{case}")
     await triton.load(version)
-    assert await triton.describe(version.model, 1) == version.signature
+    assert await triton.describe(Served(triton.served_name(version.model, 1), "1")) == version.signature
 
 
 async def test_a_scalar_per_row_travels_as_rows_by_one(
@@ -130,7 +133,7 @@ async def test_versions_live_side_by_side_and_unloading_one_leaves_the_other(
     with pytest.raises(NotReady, match=r"side\.1: the test inference failed"):
         await triton.probe(versions[0])
     with pytest.raises(NotReady, match=r"side\.1"):
-        await triton.describe("side", 1)
+        await triton.describe(Served("side.1", "1"))
 
 
 async def test_loading_again_changes_nothing_and_loads_nothing(
@@ -244,7 +247,7 @@ async def test_a_server_without_a_shared_folder_gets_the_files_by_api(
         version = await artefact(store(models.classifier()), "far")
         await remote.load(version)
         assert await remote.probe(version) > 0
-        assert await remote.describe("far", 1) == version.signature
+        assert await remote.describe(Served("far.1", "1")) == version.signature
         feeds = {"X": np.ones((2, 4), np.float32)}
         assert_same(await ask_served(client, version, feeds), ask_onnxruntime(version, feeds))
         await remote.unload("far", 1)
@@ -265,7 +268,12 @@ async def test_a_server_that_is_not_there_is_unavailable_in_every_call(store: St
     version = await artefact(store(models.add_one()), "lost")
     async with opened(Triton(name="gone", grpc=nowhere, http=nowhere)) as triton:
         assert not await triton.live()
-        for call in (triton.load(version), triton.probe(version), triton.describe("lost", 1), triton.unload("lost", 1)):
+        for call in (
+            triton.load(version),
+            triton.probe(version),
+            triton.describe(Served("lost.1", "1")),
+            triton.unload("lost", 1),
+        ):
             with pytest.raises(ServerUnavailable, match=f"Triton 'gone' at {nowhere} does not answer") as told:
                 await call
             assert isinstance(told.value.__cause__, InferenceServerException)
