@@ -1,6 +1,6 @@
 """What must hold before users see a candidate, besides being ready; handed to the rollout controller.
 
-Each check is `rollout.performer.Check`: (model, stable, candidate) -> why not, in words; empty when it may.
+Each check is `rollout.performer.Check`: (line's name, stable, candidate) -> why not, in words; empty when it may.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ class ContractCheck:
         self._registry = registry
 
     async def __call__(self, model: str, stable: int, candidate: int) -> str:
-        locked = self._registry.locked_contract(model)
+        line = self._registry.line(model).line
+        locked = self._registry.locked_contract(line.model, line.major)
         if locked is None:
             return ""
-        verdict = compare(locked, self._registry.version(model, candidate).signature)
+        verdict = compare(locked, self._registry.version(line.model, candidate).signature)
         return str(verdict) if verdict.outcome is Outcome.BREAKING else ""

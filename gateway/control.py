@@ -6,6 +6,7 @@ module; each gets its collaborators by keyword.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +17,21 @@ import httpx
 from fastapi import FastAPI
 
 from adapters.onnx.describe import describe
-from adapters.server import Address, InferenceServer
+from adapters.server import Address, InferenceServer, Served
 from adapters.triton.descriptors import inference_service_files
+from gateway.adoption import AutoAdoption
 from gateway.artefacts import ArtefactStore
 from gateway.checks import ContractCheck
 from gateway.contract.model import Contract
 from gateway.database import open_database
-from gateway.deploy import Deployer
+from gateway.deploy import AdoptRequest, Deployer
 from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
 from gateway.envoy.data_plane import EnvoyDataPlane
 from gateway.envoy.settings import EnvoySettings
-from gateway.envoy.state import ModelLimits
 from gateway.envoy.yaml_config import envoy_yaml
 from gateway.health import GatewayHealth
+from gateway.limits import LimitPolicy
+from gateway.line_evidence import LineEvidence
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
 from gateway.server.access_log import add_access_log
@@ -50,6 +53,8 @@ from rollout.evidence.feedback import FeedbackDesk, FeedbackEvidence
 from rollout.evidence.feedback_store import FeedbackStore
 from rollout.journal import Journal
 from rollout.settings import ControllerSettings
+
+_log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
@@ -78,6 +83,7 @@ class Control:
     upkeep: Upkeep
     health: GatewayHealth
     deployer: Deployer
+    adoption: AutoAdoption | None
     desk: FeedbackDesk
     operators: FastAPI
     public: FastAPI
@@ -114,7 +120,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     serving = InferenceServing(registry=registry, server=server, clock=clock)
     ads = AdsServer(lease_ttl_s=settings.lease_ttl_s)
     data_plane = EnvoyDataPlane(ads=ads, settings=envoy)
-    limits = ModelLimits(request_bytes=settings.max_body_bytes, timeout_s=settings.prediction_timeout_s)
+    limits = LimitPolicy(ceiling_bytes=settings.max_body_bytes, timeout_s=settings.prediction_timeout_s)
     routing = GatewayRouting(registry=registry, server=server, data_plane=data_plane, limits=limits)
 
     metrics = Metrics(registry=registry, serving=serving, desk=desk, active=lambda: controller.active())
@@ -122,7 +128,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     controller = Controller(
         serving=serving,
         routing=routing,
-        evidence=Combined(evidence, FeedbackEvidence(desk=desk, clock=clock)),
+        evidence=LineEvidence(Combined(evidence, FeedbackEvidence(desk=desk, clock=clock))),
         journal=Journal(connection),
         clock=clock,
         settings=ControllerSettings(lease_ttl_s=settings.lease_ttl_s),
@@ -137,6 +143,23 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         describe=describe,
         on_end=metrics.deployed,
     )
+
+    async def adopt(served: Served) -> None:
+        deployment = await deployer.adopt(
+            AdoptRequest(name=served.name, served_version=served.version or None, start_rollout=start_rollout)
+        )
+        _log.info("%s of the repository is being adopted as %s.%d", served, deployment.model, deployment.version)
+
+    async def start_rollout(line: str, candidate: int) -> int:
+        stable = registry.line(line).stable
+        assert stable is not None, "a line without a stable version starts no rollout"
+        return (await controller.start(line, candidate, stable, by="adoption")).rollout_id
+
+    adoption = None
+    if settings.adopt_all:
+        # Of a server of our own we may ask to load what somebody put into its repository.
+        embedded = settings.triton is None
+        adoption = AutoAdoption(server=server, known=deployer.adopted, adopt=adopt, load=embedded)
 
     admin_client = httpx.AsyncClient(base_url=f"http://{envoy.admin}", trust_env=False)
     health = GatewayHealth(registry=registry, serving=serving, envoy_live=lambda: envoy_live(admin_client), clock=clock)
@@ -160,6 +183,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         upkeep=Upkeep(routing=routing, serving=serving),
         health=health,
         deployer=deployer,
+        adoption=adoption,
         desk=desk,
         operators=operators_app(
             registry=registry,

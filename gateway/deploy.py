@@ -1,6 +1,6 @@
-"""The deploy use case: a model file becomes a version that serves.
+"""The deploy use case: a model file, or a model that the server has already, becomes a version that serves.
 
-    receive -> describe -> contract verdict -> register -> load -> probe -> live, or a rollout
+    receive, or find on the server -> describe -> contract verdict -> register -> load -> probe -> live, or a rollout
 
 Everything up to `register` changes nothing and is refused with a reason; from there on a version exists, and what
 goes wrong is recorded on it. A version that was not proven ready is never routed.
@@ -13,18 +13,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from adapters.server import BadArtefact
+from adapters.server import BadArtefact, Served
 from adapters.signature import Signature
+from gateway.adoption import NotAdoptable, find, public_name
 from gateway.artefacts import ArtefactStore, StagedArtefact
-from gateway.contract.compare import Outcome, Verdict, compare
-from gateway.contract.derive import derive
+from gateway.contract.compare import Verdict
+from gateway.contract.lines import Line
+from gateway.contract.lock_file import compare_contracts
+from gateway.contract.majors import Joined, join
 from gateway.contract.model import Contract
-from gateway.contract.names import model_key
 from gateway.registry import Registry, Version, VersionState
 from gateway.routing import GatewayRouting
 from gateway.serving import InferenceServing
@@ -36,14 +38,18 @@ MAX_VERSION = 2**31 - 1
 """Version numbers travel as decimal headers and metric labels; nobody needs more."""
 
 StartRollout = Callable[[str, int], Awaitable[int]]
-"""Start a rollout of model and candidate; the rollout's id. Raises with a reason for a person."""
+"""Start a rollout of a routing line's name and a candidate; the rollout's id. Raises with a reason for a person."""
 
 
-class BreakingChange(Exception):
-    """The version would break the model's callers; `verdict` lists how."""
+class LockContradicted(Exception):
+    """The lock that came with the deployment is not the one that callers were given here."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(str(verdict))
+    def __init__(self, model: str, verdict: Verdict) -> None:
+        differences = "\n".join(f"  - {change}" for change in verdict.breaking)
+        super().__init__(
+            f"the lock file does not fit what callers of {model} were given here:\n{differences}\n"
+            "Export the lock again with `penstock api lock`, or deploy without it."
+        )
         self.verdict = verdict
 
 
@@ -84,10 +90,23 @@ class DeployEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiChoice:
+    """Which API a version is meant for. By default the newest one whose callers it does not break.
+
+    `major` names it; `new_major` opens the next one for a version that would break all there are. `locks` are
+    contracts that were published elsewhere, from a lock file: the first version here takes their names and numbers.
+    """
+
+    major: int | None = None
+    new_major: bool = False
+    locks: tuple[Contract, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeployRequest:
     """What is asked for.
 
-    `number` None takes the next free one. `start_rollout` is used when the model already has a stable version;
+    `number` None takes the next free one. `start_rollout` is used when the line already has a stable version;
     None leaves the new version loaded and out of the routes. `source` is what the caller calls the file.
     """
 
@@ -95,6 +114,21 @@ class DeployRequest:
     number: int | None = None
     start_rollout: StartRollout | None = None
     source: str = "the file"
+    api: ApiChoice = ApiChoice()
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """What is asked for: the server's `name` (and version, by default the highest that is ready) of a model.
+
+    `model` None makes the public name from the server's. The rest is as in `DeployRequest`.
+    """
+
+    name: str
+    served_version: str | None = None
+    model: str | None = None
+    start_rollout: StartRollout | None = None
+    api: ApiChoice = ApiChoice()
 
 
 class Deployment:
@@ -152,14 +186,14 @@ class Deployer:
         self._routing = routing
         self._describe = describe
         self._on_end = on_end
-        self._going_live: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._going_live: defaultdict[Line, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def accept(self, request: DeployRequest, chunks: AsyncIterator[bytes]) -> Deployment:
         """Receive and check a file, and register it; the rest happens in the background.
 
         Raises, before anything changed: BadModelName, NameClash, BadVersionNumber, VersionExists, ArtefactTooLarge,
-        EmptyArtefact, BadArtefact, Untypable, BreakingChange.
+        EmptyArtefact, BadArtefact, BreakingChange, BadApiMajor, LockContradicted.
         """
         self._registry.check_name(request.model)
         if request.number is not None and not 1 <= request.number <= MAX_VERSION:
@@ -167,21 +201,77 @@ class Deployer:
         staged = await self._artefacts.receive(chunks)
         try:
             same = self._registry.find_same(model=request.model, number=request.number, digest=staged.digest)
-            version = same or await self._register(request, staged)
+            if same is not None:
+                return await self._go_on(same, start_rollout=request.start_rollout, again=True)
+            signature = await self._signature(staged, request.source)
+            joined = self._join(request.model, signature, request.api)
+            self._artefacts.keep(staged)
         finally:
             self._artefacts.drop(staged)
-        deployment = Deployment(version, on_end=self._on_end)
-        if same is not None and not self._worth_another_try(same):
-            await deployment.report(DeployStage.UNCHANGED, self._unchanged(same))
-            return deployment
-        again = " (again; it did not get to serve before)" if same is not None else ""
-        await deployment.report(
-            DeployStage.REGISTERED,
-            f"{version.model} version {version.number}, {version.size:,} bytes, {version.digest[:19]}{again}",
+        version = self._registry.register(
+            model=request.model,
+            number=request.number,
+            digest=staged.digest,
+            size=staged.size,
+            signature=signature,
+            contract=joined.contract,
         )
-        for note in version.signature.notes:
-            await deployment.report(DeployStage.NOTED, note)
-        task = asyncio.create_task(self._bring_up(deployment, request), name=f"deploy {version.model}")
+        return await self._go_on(version, start_rollout=request.start_rollout, note=joined.note)
+
+    async def adopt(self, request: AdoptRequest) -> Deployment:
+        """Make a version of a model that the inference server has already; the rest happens in the background.
+
+        Raises, before anything changed: NotInRepository, NotAdoptable, BadModelName, NameClash, BreakingChange,
+        BadApiMajor, LockContradicted, and ServerError when the server does not describe it.
+        """
+        model = public_name(request.name) if request.model is None else request.model
+        self._registry.check_name(model)
+        if (ours := self._ours(request.name)) is not None:
+            raise NotAdoptable(f"{request.name!r} is {ours.model} version {ours.number}, which Penstock loaded itself")
+        found = await find(self._serving.server, request.name, request.served_version)
+        same = self._registry.find_same(model=model, number=None, digest=found.digest)
+        if same is not None:
+            return await self._go_on(same, start_rollout=request.start_rollout, again=True)
+        joined = self._join(model, found.signature, request.api)
+        version = self._registry.register(
+            model=model,
+            number=self._own_number(model, found.served),
+            digest=found.digest,
+            size=0,
+            signature=found.signature,
+            contract=joined.contract,
+            served=found.served,
+        )
+        return await self._go_on(version, start_rollout=request.start_rollout, note=joined.note)
+
+    def adopted(self, served: Served) -> bool:
+        """Whether a model of the server is a version here, adopted or loaded by us. An empty version means any."""
+        return self._ours(served.name) is not None or any(
+            known.name == served.name and served.version in ("", known.version) for known in self._registry.adopted()
+        )
+
+    def _ours(self, served_name: str) -> Version | None:
+        """The version that we loaded under this name."""
+        model, _, _number = served_name.rpartition(".")
+        if self._registry.find_model(model) is None:
+            return None
+        versions = [v for v in self._registry.versions(model) if v.served is None]
+        return next((v for v in versions if self._serving.server.served_name(v.model, v.number) == served_name), None)
+
+    async def _go_on(
+        self, version: Version, *, start_rollout: StartRollout | None, again: bool = False, note: str = ""
+    ) -> Deployment:
+        """`again`: what was sent is a version already. `note` is for its owner."""
+        deployment = Deployment(version, on_end=self._on_end)
+        if again and not self._worth_another_try(version):
+            await deployment.report(DeployStage.UNCHANGED, self._unchanged(version))
+            return deployment
+        await deployment.report(
+            DeployStage.REGISTERED, _described(version) + " (again; it did not get to serve before)" * again
+        )
+        for said in (*version.signature.notes, *_untyped(version.contract), *filter(None, [note])):
+            await deployment.report(DeployStage.NOTED, said)
+        task = asyncio.create_task(self._bring_up(deployment, version, start_rollout), name=f"deploy {version.model}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return deployment
@@ -192,38 +282,34 @@ class Deployer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _register(self, request: DeployRequest, staged: StagedArtefact) -> Version:
+    async def _signature(self, staged: StagedArtefact, source: str) -> Signature:
         try:
-            signature = await self._describe(staged.path)
+            return await self._describe(staged.path)
         except BadArtefact as error:
             # The caller knows the file by another name than that of our temporary copy.
-            raise BadArtefact(str(error).replace(str(staged.path), request.source)) from error
-        contract = self._contract(request.model, signature)
-        self._artefacts.keep(staged)
-        return self._registry.register(
-            model=request.model,
-            number=request.number,
-            digest=staged.digest,
-            size=staged.size,
-            signature=signature,
-            contract=contract,
-        )
+            raise BadArtefact(str(error).replace(str(staged.path), source)) from error
 
-    def _contract(self, model: str, signature: Signature) -> Contract:
-        locked = self._registry.locked_contract(model)
-        if locked is not None:
-            verdict = compare(locked, signature)
-            if verdict.outcome is Outcome.BREAKING:
-                raise BreakingChange(verdict)
-        return derive(model, signature, locked)
+    def _join(self, model: str, signature: Signature, api: ApiChoice) -> Joined:
+        here = {lock.major: lock for lock in self._registry.locks(model)}
+        for given in api.locks:
+            if given.major in here and (verdict := compare_contracts(given, here[given.major])).breaking:
+                raise LockContradicted(model, verdict)
+        locks = {lock.major: lock for lock in api.locks} | here
+        return join(model, signature, tuple(locks.values()), major=api.major, new_major=api.new_major)
 
-    async def _bring_up(self, deployment: Deployment, request: DeployRequest) -> None:
+    def _own_number(self, model: str, served: Served) -> int | None:
+        """The server's version number where it is free here: callers who pinned it go on being right."""
+        own = int(served.version) if served.version.isdecimal() else 0
+        taken = {version.number for version in self._registry.versions(model)}
+        return own if 1 <= own <= MAX_VERSION and own not in taken else None
+
+    async def _bring_up(self, deployment: Deployment, version: Version, start_rollout: StartRollout | None) -> None:
         try:
             await deployment.report(DeployStage.LOADING, f"loading on {self._serving.server.name}")
             await self._serving.load(deployment.model, deployment.version)
             await deployment.report(DeployStage.READY, self._ready(deployment))
-            async with self._going_live[model_key(deployment.model)]:
-                await self._go_live(deployment, request)
+            async with self._going_live[version.line]:
+                await self._go_live(deployment, version.line, start_rollout)
         except LoadRefused as refused:
             await deployment.report(DeployStage.FAILED, str(refused))
         except Exception as error:
@@ -234,19 +320,21 @@ class Deployer:
                 f"{deployment.model} version {deployment.version} is loaded but does not serve callers: {error}",
             )
 
-    async def _go_live(self, deployment: Deployment, request: DeployRequest) -> None:
-        model, version = deployment.model, deployment.version
-        stable = self._registry.model(model).stable
+    async def _go_live(self, deployment: Deployment, line: Line, start_rollout: StartRollout | None) -> None:
+        version = deployment.version
+        stable = self._registry.line(line.name).stable
         if stable is None:
-            await self._routing.promote(model, version)
-            await deployment.report(DeployStage.LIVE, f"{model} version {version} answers all callers")
-        elif request.start_rollout is None:
+            await self._routing.promote(line.name, version)
+            where = "" if line.major == 1 else f" of API major {line.major}"
+            await deployment.report(DeployStage.LIVE, f"{line.model} version {version} answers all callers{where}")
+        elif start_rollout is None:
             await deployment.report(
                 DeployStage.UNROUTED,
-                f"version {stable} goes on answering; `penstock rollout start {model} {version}` moves callers over",
+                f"version {stable} goes on answering; "
+                f"`penstock rollout start {line.name} {version}` moves callers over",
             )
         else:
-            rollout = await request.start_rollout(model, version)
+            rollout = await start_rollout(line.name, version)
             await deployment.report(
                 DeployStage.ROLLOUT, f"rollout {rollout} moves callers from version {stable} to {version}", rollout
             )
@@ -254,7 +342,7 @@ class Deployer:
     def _worth_another_try(self, same: Version) -> bool:
         """It failed to load, or it is ready and the routes to a first version could not be published."""
         if same.state is VersionState.READY:
-            return self._registry.model(same.model).stable is None
+            return self._registry.line(same.line.name).stable is None
         return same.state is VersionState.FAILED
 
     def _ready(self, deployment: Deployment) -> str:
@@ -262,12 +350,24 @@ class Deployer:
         return f"loaded; a test inference took {readiness.probe_s * 1000:.1f} ms"
 
     def _unchanged(self, same: Version) -> str:
-        what = f"these bytes are already {same.model} version {same.number}"
-        model = self._registry.model(same.model)
+        what = "these bytes are" if same.served is None else f"model {same.served} of the server is"
+        what = f"{what} already {same.model} version {same.number}"
+        line = self._registry.line(same.line.name)
         if same.state is not VersionState.READY:
             return f"{what}, which is being loaded; nothing changed"
-        if same.number == model.stable:
+        if same.number == line.stable:
             return f"{what}, which answers all callers; nothing changed"
-        if same.number == model.candidate:
+        if same.number == line.candidate:
             return f"{what}, which is being rolled out; nothing changed"
-        return f"{what}; nothing changed. `penstock rollout start {same.model} {same.number}` moves callers to it"
+        return f"{what}; nothing changed. `penstock rollout start {line.line.name} {same.number}` moves callers to it"
+
+
+def _described(version: Version) -> str:
+    if version.served is not None:
+        return f"{version.model} version {version.number} is the server's own model {version.served}, adopted"
+    return f"{version.model} version {version.number}, {version.size:,} bytes, {version.digest[:19]}"
+
+
+def _untyped(contract: Contract) -> Iterator[str]:
+    for obstacle in contract.obstacles:
+        yield f"no typed API: {obstacle}. It is served through Open Inference Protocol"

@@ -1,7 +1,8 @@
-"""Whether a prediction could be served now, and what is missing if not.
+"""Whether predictions could be served now, and what is missing.
 
 The one answer behind `/readyz`, gRPC health and `penstock up`'s "ready". It asks the real parts: Envoy, the inference
-server, and the completed test inferences of every stable version.
+server, and the completed test inferences of every stable version. One model that does not answer is no reason to take
+the others' gateway out of service: it is named in `missing`, and its own service's health says so.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from gateway.contract.lines import Line
 from gateway.registry import Registry
 from gateway.serving import InferenceServing
 from rollout.ports import Clock
@@ -19,7 +21,10 @@ REMEMBER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """`missing` says in words what keeps predictions from being served; `message` sums it up."""
+    """`ready`: Envoy and the server answer, and so does at least one model if there is any.
+
+    `missing` says in words what does not answer; `message` sums it up.
+    """
 
     ready: bool
     message: str
@@ -51,30 +56,35 @@ class GatewayHealth:
         self._last = (now, report)
         return report
 
-    def model_ready(self, model: str) -> bool | None:
-        """Whether the model's stable version answered its last test inference; None for a model not served."""
-        found = self._registry.find_model(model)
+    def line_ready(self, line: Line) -> bool | None:
+        """Whether the line's stable version completed its last test inference; None for a line not served."""
+        model = self._registry.find_model(line.model)
+        found = next((each for each in model.lines if each.line == line), None) if model else None
         if found is None or found.stable is None:
             return None
-        return self._serving.is_ready(model, found.stable)
+        return self._serving.is_ready(line.model, found.stable)
 
     async def _look(self) -> HealthReport:
-        missing = []
+        parts = []
         if not await self._envoy_live():
-            missing.append("Envoy does not answer")
+            parts.append("Envoy does not answer")
         server = self._serving.server
         if not await server.live():
-            missing.append(f"the inference server {server.name!r} at {server.grpc} does not answer")
-        stable = [(model.name, model.stable) for model in self._registry.models() if model.stable is not None]
+            parts.append(f"the inference server {server.name!r} at {server.grpc} does not answer")
+        stable = [(line.line.model, line.stable) for line in self._registry.lines() if line.stable is not None]
         readiness = self._serving.readiness()
+        models = []
         for name, version in stable:
             seen = readiness.get((name, version))
             if seen is None:
-                missing.append(f"{name} version {version} is not loaded yet")
+                models.append(f"{name} version {version} is not loaded yet")
             elif not seen.ready:
-                missing.append(f"{name} version {version} does not answer: {seen.reason}")
-        if missing:
-            return HealthReport(False, "not ready: " + "; ".join(missing), tuple(missing))
+                models.append(f"{name} version {version} does not answer: {seen.reason}")
+        missing = (*parts, *models)
+        if parts or (stable and len(models) == len(stable)):
+            return HealthReport(False, "not ready: " + "; ".join(missing), missing)
         if not stable:
             return HealthReport(True, "ready; no models yet: `penstock deploy model.onnx --name NAME` adds one")
+        if missing:
+            return HealthReport(True, f"ready, but {'; '.join(missing)}", missing)
         return HealthReport(True, f"ready; {len(stable)} model{'s' * (len(stable) > 1)} served")

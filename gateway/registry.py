@@ -1,26 +1,30 @@
-"""What the control plane remembers about models: versions, locked contracts, and where each model's traffic goes.
+"""What the control plane remembers about models: versions, locked contracts, and where each line's traffic goes.
 
-The durable truth of the gateway, in SQLite. Written by the deploy use case and the routing; read by everything that
-describes or serves models. It knows nothing of Envoy or of inference servers: `gateway.routing_state` turns it into
-the values that are compiled.
+The durable truth of the gateway, in SQLite (`gateway.registry_schema`). Written by the deploy use case and the routing;
+read by everything that describes or serves models. It knows nothing of Envoy or of inference servers:
+`gateway.routing_state` turns it into the values that are compiled.
 
 Each method is one transaction, so a crash leaves the state before it or the state after it.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from adapters.server import Artefact
+from adapters.server import Artefact, Served
 from adapters.signature import Signature
+from gateway.contract.growth import grown
+from gateway.contract.lines import Line
 from gateway.contract.model import Contract
 from gateway.contract.names import check_model_name, model_key
 from gateway.database import transaction
+from gateway.registry_schema import prepare
 from rollout.ports import Clock
 
 
@@ -45,12 +49,19 @@ class VersionExists(RegistryError):
 
 
 class UnknownModel(RegistryError):
-    """No model of this name was ever deployed."""
+    """No model of this name was ever deployed. `nearest`: the names that are most like it."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        known_text = f"known models: {', '.join(known)}" if known else "no model is deployed yet"
-        super().__init__(f"there is no model {name!r}; {known_text}")
         self.name = name
+        self.nearest = nearest_names(name, known)
+        if not known:
+            hint = "no model is deployed yet"
+        elif self.nearest:
+            hint = f"did you mean {', '.join(self.nearest)}?"
+        else:
+            shown = ", ".join(known[:_MOST_SHOWN])
+            hint = f"known models: {shown}" + (f" and {len(known) - _MOST_SHOWN} more" * (len(known) > _MOST_SHOWN))
+        super().__init__(f"there is no model {name!r}; {hint}")
 
 
 class UnknownVersion(RegistryError):
@@ -62,6 +73,15 @@ class UnknownVersion(RegistryError):
         )
         self.model = model
         self.number = number
+
+
+class UnknownLine(RegistryError):
+    """The model has no API of this major."""
+
+    def __init__(self, line: Line, majors: Sequence[int]) -> None:
+        super().__init__(
+            f"model {line.model!r} has no API major {line.major}; it has {', '.join(map(str, majors)) or 'none yet'}"
+        )
 
 
 class VersionState(StrEnum):
@@ -77,7 +97,8 @@ class VersionState(StrEnum):
 class Version:
     """One immutable version. `digest` is `sha256:<hex>`, `size` in bytes, `created_at` seconds since the epoch.
 
-    `contract` is the public API this version answers, with the model's locked names and numbers.
+    `contract` is the public API this version answers, with the model's locked names and numbers. `served` is set for
+    a version that was adopted: the inference server's own name of it. It has no file then, and `size` is 0.
     """
 
     model: str
@@ -90,66 +111,64 @@ class Version:
     state: VersionState
     reason: str
     created_at: float
+    served: Served | None = None
+
+    @property
+    def line(self) -> Line:
+        """The routing line whose callers it can answer."""
+        return Line(self.model, self.contract.major)
 
     @property
     def artefact(self) -> Artefact:
         """The version as the inference servers take it."""
-        return Artefact(self.model, self.number, self.path, self.digest, self.signature)
+        return Artefact(self.model, self.number, self.path, self.digest, self.signature, self.served)
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One model and where its traffic goes.
+class RoutingLine:
+    """Where the traffic of one API major of a model goes.
 
     `previous` was stable before, until `stable_since` (seconds since the epoch), and is kept loaded for an undo.
     """
 
+    line: Line
+    stable: int | None = None
+    candidate: int | None = None
+    previous: int | None = None
+    stable_since: float | None = None
+
+    @property
+    def routed(self) -> frozenset[int]:
+        """The versions that must be loaded: stable, candidate, and the previous one while an undo may want it."""
+        return frozenset(n for n in (self.stable, self.candidate, self.previous) if n is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model. `lines` are its routing lines, by API major; the first comes into being with the first version."""
+
     name: str
     key: str
     created_at: float
-    stable: int | None
-    candidate: int | None
-    previous: int | None
-    stable_since: float | None
+    lines: tuple[RoutingLine, ...]
 
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (
-    name TEXT PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
-    created_at REAL NOT NULL,
-    stable INTEGER,
-    candidate INTEGER,
-    previous INTEGER,
-    stable_since REAL
-) STRICT;
-CREATE TABLE IF NOT EXISTS versions (
-    model TEXT NOT NULL REFERENCES models(name),
-    number INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    signature TEXT NOT NULL,
-    contract TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    PRIMARY KEY (model, number),
-    UNIQUE (model, digest)
-) STRICT;
-CREATE TABLE IF NOT EXISTS contracts (
-    model TEXT NOT NULL REFERENCES models(name),
-    major INTEGER NOT NULL,
-    contract TEXT NOT NULL,
-    locked_at REAL NOT NULL,
-    PRIMARY KEY (model, major)
-) STRICT;
-"""
+_WHERE_LINE = "WHERE model = ? AND major = ?"
+
+_MOST_SHOWN = 10
+"""Names in a message; there may be thousands."""
+
+
+def nearest_names(name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """At most three of the known names that a person may have meant, the nearest first."""
+    return tuple(difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6))
 
 
 class Registry:
     """Models, versions, contracts and routing state.
 
-    `connection` comes from `gateway.database.open_database`; the tables are made here if they are missing.
+    `connection` comes from `gateway.database.open_database`; the tables are made here if they are missing, and
+    brought to today's form if an earlier Penstock made them.
     `artefact_path` says where the file of a digest is (`ArtefactStore.path_of`), so that a data directory can move.
     """
 
@@ -157,17 +176,19 @@ class Registry:
         self._db = connection
         self._artefact_path = artefact_path
         self._clock = clock
-        connection.executescript(_SCHEMA)
+        prepare(connection)
 
     # Reading
 
     def models(self) -> tuple[Model, ...]:
         """Every model, by name."""
-        return tuple(_model(row) for row in self._db.execute("SELECT * FROM models ORDER BY name"))
+        lines = _by_model(self.lines())
+        rows = self._db.execute("SELECT * FROM models ORDER BY name")
+        return tuple(_model(row, lines.get(row["name"], ())) for row in rows)
 
     def find_model(self, name: str) -> Model | None:
         row = self._db.execute("SELECT * FROM models WHERE name = ?", (name,)).fetchone()
-        return None if row is None else _model(row)
+        return None if row is None else _model(row, self._lines("WHERE model = ?", name))
 
     def model(self, name: str) -> Model:
         """Raises UnknownModel."""
@@ -176,9 +197,30 @@ class Registry:
             raise self.unknown(name)
         return found
 
+    def lines(self) -> tuple[RoutingLine, ...]:
+        """Every routing line, by model and API major."""
+        return self._lines()
+
+    def line(self, name: str) -> RoutingLine:
+        """The routing line of this name: `digits`, `digits@2`. Raises BadLineName, UnknownModel, UnknownLine."""
+        line = Line.parse(name)
+        model = self.model(line.model)
+        for found in model.lines:
+            if found.line == line:
+                return found
+        raise self.unknown_line(line)
+
     def unknown(self, name: str) -> UnknownModel:
         """The error for a model that is not there."""
-        return UnknownModel(name, [model.name for model in self.models() if model.name != name])
+        return UnknownModel(name, [known for known in self.names() if known != name])
+
+    def unknown_line(self, line: Line) -> UnknownLine:
+        """The error for an API major that is not there."""
+        return UnknownLine(line, sorted(lock.major for lock in self.locks(line.model)))
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all models."""
+        return tuple(str(row["name"]) for row in self._db.execute("SELECT name FROM models ORDER BY name"))
 
     def versions(self, model: str) -> tuple[Version, ...]:
         """Every version of a model, oldest number first; empty for an unknown model."""
@@ -193,12 +235,22 @@ class Registry:
             raise UnknownVersion(model, number, [v.number for v in self.versions(model)])
         return self._version(row)
 
+    def adopted(self) -> tuple[Served, ...]:
+        """The server's names of all versions that were adopted."""
+        rows = self._db.execute("SELECT served_name, served_version FROM versions WHERE served_name IS NOT NULL")
+        return tuple(Served(row["served_name"], row["served_version"]) for row in rows)
+
     def locked_contract(self, model: str, major: int = 1) -> Contract | None:
         """The contract that callers of this API major rely on; None before the first version was published."""
         row = self._db.execute(
             "SELECT contract FROM contracts WHERE model = ? AND major = ?", (model, major)
         ).fetchone()
         return None if row is None else Contract.from_json(json.loads(row["contract"]))
+
+    def locks(self, model: str) -> tuple[Contract, ...]:
+        """The locked contracts of all majors of a model, the newest major first."""
+        rows = self._db.execute("SELECT contract FROM contracts WHERE model = ? ORDER BY major DESC", (model,))
+        return tuple(Contract.from_json(json.loads(row["contract"])) for row in rows)
 
     def check_name(self, name: str) -> None:
         """Whether a model can have this name. Raises BadModelName, NameClash."""
@@ -250,11 +302,13 @@ class Registry:
         size: int,
         signature: Signature,
         contract: Contract,
+        served: Served | None = None,
     ) -> Version:
         """Add a version (and the model with its first one) in state REGISTERED.
 
-        `number` None takes the next one above all there ever were. Registering the same bytes again returns the
-        version they already are. Raises as `find_same`.
+        `number` None takes the next one above all there ever were. `served` is the server's own name of an adopted
+        version. The version's routing line comes into being with the first version of its major. Registering the same
+        bytes again returns the version they already are. Raises as `find_same`.
         """
         now = self._clock.now()
         with transaction(self._db):
@@ -264,12 +318,13 @@ class Registry:
             self._db.execute(
                 "INSERT OR IGNORE INTO models (name, key, created_at) VALUES (?, ?, ?)", (model, model_key(model), now)
             )
+            self._db.execute("INSERT OR IGNORE INTO lines (model, major) VALUES (?, ?)", (model, contract.major))
             if number is None:
                 row = self._db.execute("SELECT max(number) AS last FROM versions WHERE model = ?", (model,)).fetchone()
                 number = (row["last"] or 0) + 1
             self._db.execute(
                 "INSERT INTO versions (model, number, digest, size, signature, contract, state, reason, "
-                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)",
+                "created_at, served_name, served_version) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?)",
                 (
                     model,
                     number,
@@ -279,6 +334,8 @@ class Registry:
                     json.dumps(contract.to_json()),
                     VersionState.REGISTERED,
                     now,
+                    served.name if served else None,
+                    served.version if served else None,
                 ),
             )
         return self.version(model, number)
@@ -290,37 +347,38 @@ class Registry:
             "UPDATE versions SET state = ?, reason = ? WHERE model = ? AND number = ?", (state, reason, model, number)
         )
 
-    def set_candidate(self, model: str, candidate: int | None, contract: Contract | None = None) -> None:
-        """Record which version is being rolled out; None for none. Raises UnknownModel.
+    def set_candidate(self, line: Line, candidate: int | None, contract: Contract | None = None) -> None:
+        """Record which version of a line is being rolled out; None for none. Raises UnknownModel, UnknownLine.
 
         `contract` replaces the candidate's own: the lock may have grown since the version was registered.
         """
-        self.model(model)
+        self.line(line.name)
         with transaction(self._db):
-            self._db.execute("UPDATE models SET candidate = ? WHERE name = ?", (candidate, model))
+            self._db.execute(f"UPDATE lines SET candidate = ? {_WHERE_LINE}", (candidate, line.model, line.major))
             if contract is not None:
                 self._db.execute(
                     "UPDATE versions SET contract = ? WHERE model = ? AND number = ?",
-                    (json.dumps(contract.to_json()), model, candidate),
+                    (json.dumps(contract.to_json()), line.model, candidate),
                 )
 
     def set_stable(self, model: str, number: int) -> None:
-        """Make a version the stable one; the old one becomes `previous`. A no-op when it is stable already.
+        """Make a version the stable one of its line; the old one becomes `previous`. A no-op when it is stable already.
 
         Its contract is locked from here on: what callers were served, they can rely on.
         Raises UnknownModel, UnknownVersion.
         """
         version = self.version(model, number)
+        line = version.line
         with transaction(self._db):
-            before = self.model(model)
+            before = self.line(line.name)
             if before.stable == number:
                 return
             self._db.execute(
-                "UPDATE models SET stable = ?, candidate = NULLIF(candidate, ?), previous = ?, stable_since = ? "
-                "WHERE name = ?",
-                (number, number, before.stable, self._clock.now(), model),
+                "UPDATE lines SET stable = ?, candidate = NULLIF(candidate, ?), previous = ?, stable_since = ? "
+                f"{_WHERE_LINE}",
+                (number, number, before.stable, self._clock.now(), line.model, line.major),
             )
-            lock = _grown(self.locked_contract(model, version.contract.major), version.contract)
+            lock = grown(self.locked_contract(model, line.major), version.contract)
             self._db.execute(
                 "INSERT INTO contracts (model, major, contract, locked_at) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (model, major) DO UPDATE SET contract = excluded.contract",
@@ -328,14 +386,21 @@ class Registry:
             )
 
     def forget_previous(self, model: str, number: int) -> None:
-        """Stop keeping this version for an undo; nothing happens when it is not the previous one."""
-        self._db.execute("UPDATE models SET previous = NULL WHERE name = ? AND previous = ?", (model, number))
+        """Stop keeping this version for an undo; nothing happens when it is no line's previous one."""
+        self._db.execute("UPDATE lines SET previous = NULL WHERE model = ? AND previous = ?", (model, number))
 
-    def restore(self, model: Model) -> None:
-        """Put a model's routing state back to what it was, after the data plane refused a change."""
+    def restore(self, before: RoutingLine) -> None:
+        """Put a line's routing state back to what it was, after the data plane refused a change."""
         self._db.execute(
-            "UPDATE models SET stable = ?, candidate = ?, previous = ?, stable_since = ? WHERE name = ?",
-            (model.stable, model.candidate, model.previous, model.stable_since, model.name),
+            f"UPDATE lines SET stable = ?, candidate = ?, previous = ?, stable_since = ? {_WHERE_LINE}",
+            (
+                before.stable,
+                before.candidate,
+                before.previous,
+                before.stable_since,
+                before.line.model,
+                before.line.major,
+            ),
         )
 
     def fail_interrupted(self) -> tuple[Version, ...]:
@@ -355,6 +420,10 @@ class Registry:
                 self.set_state(version.model, version.number, VersionState.FAILED, reason)
         return interrupted
 
+    def _lines(self, where: str = "", *parameters: str) -> tuple[RoutingLine, ...]:
+        rows = self._db.execute(f"SELECT * FROM lines {where} ORDER BY model, major", parameters)
+        return tuple(_line(row) for row in rows)
+
     def _version(self, row: sqlite3.Row) -> Version:
         return Version(
             model=row["model"],
@@ -367,25 +436,26 @@ class Registry:
             state=VersionState(row["state"]),
             reason=row["reason"],
             created_at=row["created_at"],
+            served=Served(row["served_name"], row["served_version"]) if row["served_name"] else None,
         )
 
 
-def _model(row: sqlite3.Row) -> Model:
-    return Model(
-        name=row["name"],
-        key=row["key"],
-        created_at=row["created_at"],
+def _model(row: sqlite3.Row, lines: Sequence[RoutingLine]) -> Model:
+    return Model(name=row["name"], key=row["key"], created_at=row["created_at"], lines=tuple(lines))
+
+
+def _by_model(lines: Iterable[RoutingLine]) -> Mapping[str, list[RoutingLine]]:
+    grouped: dict[str, list[RoutingLine]] = {}
+    for line in lines:
+        grouped.setdefault(line.line.model, []).append(line)
+    return grouped
+
+
+def _line(row: sqlite3.Row) -> RoutingLine:
+    return RoutingLine(
+        line=Line(row["model"], row["major"]),
         stable=row["stable"],
         candidate=row["candidate"],
         previous=row["previous"],
         stable_since=row["stable_since"],
     )
-
-
-def _grown(lock: Contract | None, contract: Contract) -> Contract:
-    """The lock with the outputs that a compatible version adds; what was locked stays word for word."""
-    if lock is None:
-        return contract
-    known = {field.name for field in lock.outputs}
-    added = tuple(field for field in contract.outputs if field.name not in known)
-    return replace(lock, outputs=(*lock.outputs, *added))

@@ -7,55 +7,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gateway.envoy.state import Backend, GatewayState, ModelLimits, ModelRoutes, ServedVersion
-from gateway.registry import Model, Version, VersionState
+from adapters.server import Served
+from gateway.envoy.state import Backend, GatewayState, ModelRoutes, ServedVersion
+from gateway.limits import LimitPolicy
+from gateway.registry import RoutingLine, Version, VersionState
 
 SERVED_VERSION = "1"
-"""Each version is an inference-server model of its own, so the server's own version number is always the first."""
-
-
-def routed_numbers(model: Model) -> frozenset[int]:
-    """The version numbers that must be loaded: stable, candidate, and the previous one while an undo may want it."""
-    return frozenset(n for n in (model.stable, model.candidate, model.previous) if n is not None)
+"""Each version that we loaded is an inference-server model of its own, so the server's own version number is always
+the first. An adopted version has the server's names."""
 
 
 def gateway_state(
     *,
-    models: Iterable[Model],
+    lines: Iterable[RoutingLine],
     versions: Mapping[str, Sequence[Version]],
     backend: Backend,
     served_name: Callable[[str, int], str],
-    limits: ModelLimits,
+    limits: LimitPolicy,
 ) -> GatewayState:
     """What Envoy should serve. `versions` are each model's, by name.
 
-    A model without a stable version is left out; so is a version that was never proven ready.
+    A line without a stable version is left out; so is a version that was never proven ready.
     """
     routes = []
-    for model in models:
-        if model.stable is None:
+    for line in lines:
+        if line.stable is None:
             continue
-        numbers = routed_numbers(model)
-        served = tuple(
-            ServedVersion(
-                version=version.number,
-                backend=backend.name,
-                served_name=served_name(model.name, version.number),
-                served_version=SERVED_VERSION,
-                contract=version.contract,
-            )
-            for version in versions[model.name]
-            if version.number in numbers and (version.state is VersionState.READY or version.number == model.stable)
-        )
-        routable = {version.version for version in served}
+        model = line.line.model
+        routed = [
+            version
+            for version in versions[model]
+            if version.number in line.routed and (version.state is VersionState.READY or version.number == line.stable)
+        ]
+        served = tuple(_served(version, backend, served_name) for version in routed)
         routes.append(
             ModelRoutes(
-                model=model.name,
-                key=model.key,
+                model=model,
+                key=line.line.key,
                 versions=served,
-                stable=model.stable,
-                canary=model.candidate if model.candidate in routable else None,
-                limits=limits,
+                stable=line.stable,
+                canary=line.candidate if line.candidate in {version.number for version in routed} else None,
+                limits=limits.of(version.contract for version in routed),
+                major=line.line.major,
             )
         )
     return GatewayState(backends=(backend,), models=tuple(routes))
+
+
+def _served(version: Version, backend: Backend, served_name: Callable[[str, int], str]) -> ServedVersion:
+    own = version.served or Served(served_name(version.model, version.number), SERVED_VERSION)
+    return ServedVersion(
+        version=version.number,
+        backend=backend.name,
+        served_name=own.name,
+        served_version=own.version,
+        contract=version.contract,
+    )

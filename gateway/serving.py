@@ -1,7 +1,8 @@
 """Versions on the inference server: loaded, proven by a completed inference, kept that way, and taken down.
 
-Implements `rollout.ports.Serving` for the controller; the deploy use case loads through it too. `reconcile` is run
-by `gateway.upkeep` and makes the server match the registry, also after the server was restarted underneath us.
+Implements `rollout.ports.Serving` for the controller, whose "model" is a routing line's name (`digits@2`); the deploy
+use case loads through it too. `reconcile` is run by `gateway.upkeep` and makes the server match the registry, also
+after the server was restarted underneath us.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from enum import Enum, auto
 from types import MappingProxyType
 
 from adapters.server import InferenceServer, LoadFailed, ServerError, ServerUnavailable
+from gateway.contract.lines import Line
 from gateway.registry import Registry, RegistryError, Version, VersionState
-from gateway.routing_state import routed_numbers
 from rollout.ports import Clock, LoadRefused
 
 _log = logging.getLogger(__name__)
@@ -62,11 +63,12 @@ class InferenceServing:
         self._locks: defaultdict[VersionId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._readiness: dict[VersionId, Readiness] = {}
         # What an earlier process may have left loaded: kept where it is wanted, unloaded by `reconcile` where not.
+        # An adopted version is the server's own, and not for us to take down.
         self._loaded: set[VersionId] = {
             (version.model, version.number)
             for model in registry.models()
             for version in registry.versions(model.name)
-            if version.state is VersionState.READY
+            if version.state is VersionState.READY and version.served is None
         }
         self._held: set[VersionId] = set()
         self._drained_at: dict[VersionId, float] = {}
@@ -91,6 +93,7 @@ class InferenceServing:
 
         A server that cannot be reached leaves a version that once was READY as it is: the trouble is the server's.
         """
+        model = Line.parse(model).model
         found = self._registry.version(model, version)
         key = (model, version)
         async with self._locks[key]:
@@ -108,6 +111,7 @@ class InferenceServing:
             self._registry.set_state(model, version, VersionState.READY)
 
     async def ready(self, model: str, version: int) -> bool:
+        model = Line.parse(model).model
         seen = self._readiness.get((model, version))
         if seen is not None and self._clock.monotonic() - seen.at < FRESH_S:
             return seen.ready
@@ -122,6 +126,7 @@ class InferenceServing:
 
         The previous version is no longer kept for an undo; one that is stable or candidate stays loaded.
         """
+        model = Line.parse(model).model
         self._held.discard((model, version))
         self._registry.forget_previous(model, version)
 
@@ -150,9 +155,9 @@ class InferenceServing:
 
     def _wanted(self) -> dict[VersionId, Version]:
         return {
-            (model.name, number): self._registry.version(model.name, number)
-            for model in self._registry.models()
-            for number in routed_numbers(model)
+            (line.line.model, number): self._registry.version(line.line.model, number)
+            for line in self._registry.lines()
+            for number in line.routed
         }
 
     async def _keep_up(self, version: Version) -> None:
@@ -161,7 +166,8 @@ class InferenceServing:
         if lock.locked():
             return  # It is being loaded right now.
         async with lock:
-            if key in self._loaded and await self._probe(version) is not _Answer.NOT_LOADED:
+            known = key in self._loaded or version.served is not None
+            if known and await self._probe(version) is not _Answer.NOT_LOADED:
                 return
             try:
                 await self._bring_up(version)
@@ -176,7 +182,8 @@ class InferenceServing:
         """Raises ServerError, after noting it."""
         try:
             await self._server.load(version.artefact)
-            self._loaded.add((version.model, version.number))
+            if version.served is None:
+                self._loaded.add((version.model, version.number))
             took = await self._server.probe(version.artefact)
         except ServerError as error:
             self._note(version, ready=False, reason=str(error))

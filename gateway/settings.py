@@ -40,7 +40,8 @@ class Settings:
     """Requests with the same value of this header stay on the same version while weights rise."""
 
     max_body_bytes: int = 67_174_400
-    """Largest request or response body through Envoy: 64 MiB and 64 KiB for the framing around one."""
+    """Largest request or response body of any model: 64 MiB and 64 KiB for the framing around one. A model's own limit
+    is what its largest batch needs (`gateway.limits`), and never above this."""
 
     max_artefact_bytes: int = 4 * 1024**3
     """Largest model file taken by a deployment."""
@@ -56,6 +57,10 @@ class Settings:
 
     triton_backend: ModelBackend = ModelBackend.ONNXRUNTIME
     """Backend that serves ONNX files on that Triton: `onnxruntime`, or `python` where only that is installed."""
+
+    adopt_all: bool = False
+    """Whether models that appear in the server's repository get an API by themselves. Off, because a shared server may
+    hold models that are nobody's business here."""
 
     envoy_concurrency: int = 1
     """Envoy's worker threads. One carries some 20,000 small predictions a second; raise it with cores to spare."""

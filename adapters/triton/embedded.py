@@ -150,6 +150,8 @@ class EmbeddedTriton:
             f"--metrics-port={metrics.port}",
             "--allow-gpu-metrics=false",
             f"--exit-timeout-secs={exit_timeout_s}",
+            # By default one model that loads or failed to load makes the whole server "not ready".
+            "--strict-readiness=false",
             "--log-info=false",
             # Longest start of one Python model, seconds: importing onnxruntime on a busy laptop takes its time.
             "--backend-config=python,stub-timeout-seconds=120",

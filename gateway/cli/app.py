@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import api, deploy, envoy, feedback, models, predict, rollout, stack
+from gateway.cli import adopt, api, deploy, envoy, feedback, models, predict, rollout, stack
 from gateway.cli.session import DEFAULT_GATEWAY, DEFAULT_SERVER, Failure, Session
 
 _VALUED = ("--server", "--gateway")
@@ -89,6 +89,7 @@ def options(
 
 stack.add_to(app)
 deploy.add_to(app)
+adopt.add_to(app)
 models.add_to(app)
 predict.add_to(app)
 api.add_to(app)

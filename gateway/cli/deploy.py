@@ -8,16 +8,34 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import httpx
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gateway.cli.session import Failure, Session, json_lines
 from gateway.cli.watch import finish, follow
+from gateway.contract.lock_file import BadLock, lock_text, of_model, parse_lock
 
 _CHUNK = 1024 * 1024
 _SLOW_UPLOAD = 16 * _CHUNK
 """Smaller files are there before a progress bar could be read."""
+
+RolloutFile = Annotated[
+    Path | None,
+    typer.Option(help="A rollout spec (YAML): steps, margins, limits.", exists=True, dir_okay=False, readable=True),
+]
+NoRollout = Annotated[bool, typer.Option("--no-rollout", help="Load it, but move no callers to it.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch the rollout to its end; exit 3 if rolled back.")]
+NewApiMajor = Annotated[
+    bool,
+    typer.Option(
+        "--new-api-major", help="If it breaks callers, publish it as the next API major beside the one they use."
+    ),
+]
+ApiMajor = Annotated[
+    int | None, typer.Option(min=1, help="The API major it is for; by default the newest one that it does not break.")
+]
 
 _MARKS = {"live": "green", "rollout": "green", "ready": "green", "failed": "red", "unchanged": "yellow"}
 
@@ -31,12 +49,20 @@ def deploy(
     path: Annotated[Path, typer.Argument(help="The model file (ONNX).", exists=True, dir_okay=False, readable=True)],
     name: Annotated[str, typer.Option(help="The model's name, as callers will use it.")],
     version: Annotated[int | None, typer.Option(help="Its number; the next free one by default.")] = None,
-    rollout: Annotated[
+    rollout: RolloutFile = None,
+    no_rollout: NoRollout = False,
+    wait: Wait = False,
+    new_api_major: NewApiMajor = False,
+    api_major: ApiMajor = None,
+    lock: Annotated[
         Path | None,
-        typer.Option(help="A rollout spec (YAML): steps, margins, limits.", exists=True, dir_okay=False, readable=True),
+        typer.Option(
+            help="A lock file (`penstock api lock`): a first version takes its names and numbers.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
     ] = None,
-    no_rollout: Annotated[bool, typer.Option("--no-rollout", help="Load it, but move no callers to it.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch the rollout to its end; exit 3 if rolled back.")] = False,
 ) -> None:
     """Deploy a model file as a new version.
 
@@ -52,31 +78,30 @@ def deploy(
       penstock deploy iris-2.onnx --name iris --rollout careful.yaml --wait
 
       penstock deploy iris-3.onnx --name iris --version 3 --no-rollout
+
+      penstock deploy iris-4.onnx --name iris --new-api-major
+
+    A version that would break callers of the API is refused with every difference. With --new-api-major it is
+    published as major 2 beside major 1, which goes on answering with the version it has.
     """
     session: Session = ctx.obj
     if no_rollout and rollout is not None:
         raise typer.BadParameter("--rollout and --no-rollout exclude each other")
-    last = _deploy(session, path, name, version, rollout, start=not no_rollout)
-    if last["stage"] == "failed":
-        raise Failure(last["message"])
-    if wait and last["rollout"] is not None:
-        finish(session, follow(session, last["rollout"]))
-
-
-def _deploy(
-    session: Session, path: Path, name: str, version: int | None, rollout: Path | None, *, start: bool
-) -> Mapping[str, Any]:
-    """Upload and show the stages; the last one."""
-    query: dict[str, str | int] = {
+    query: dict[str, str | int | bool] = {
         "source": path.name,
-        "rollout": "start" if start else "none",
+        "rollout": "none" if no_rollout else "start",
         "by": getpass.getuser(),
+        "new_api_major": new_api_major,
     }
     if version is not None:
         query["version"] = version
+    if api_major is not None:
+        query["api_major"] = api_major
     if rollout is not None:
         query["spec"] = rollout.read_text()
-    last: Mapping[str, Any] = {}
+    if lock is not None:
+        # Of this model alone, because it travels in the address.
+        query["lock"] = lock_of(lock, name)
     # Loading a large model takes as long as it takes; the server says when it failed.
     with session.operators(timeout_s=None) as client:
         request = client.build_request(
@@ -86,17 +111,34 @@ def _deploy(
             content=_upload(session, path),
             headers={"content-type": "application/octet-stream", "content-length": str(path.stat().st_size)},
         )
-        response = client.send(request, stream=True)
-        try:
-            for last in json_lines(response):
-                _show_stage(session, last)
-        finally:
-            response.close()
+        follow_deployment(session, client, request, wait=wait)
+
+
+def follow_deployment(session: Session, client: httpx.Client, request: httpx.Request, *, wait: bool) -> None:
+    """Send what starts a deployment, show its stages, and with `wait` its rollout. Raises Failure when it failed."""
+    last: Mapping[str, Any] = {}
+    response = client.send(request, stream=True)
+    try:
+        for last in json_lines(response):
+            _show_stage(session, last)
+    finally:
+        response.close()
     if not last:
         raise Failure(
             "Penstock closed the connection without an answer; `penstock models NAME` tells what became of it"
         )
-    return last
+    if last["stage"] == "failed":
+        raise Failure(last["message"])
+    if wait and last["rollout"] is not None:
+        finish(session, follow(session, last["rollout"]))
+
+
+def lock_of(path: Path, model: str) -> str:
+    """The part of a lock file that is about one model, as a lock file. Raises Failure."""
+    try:
+        return lock_text(of_model(parse_lock(path.read_text(encoding="utf-8")), model))
+    except (BadLock, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: {error}") from error
 
 
 def _show_stage(session: Session, event: Mapping[str, Any]) -> None:

@@ -56,27 +56,32 @@ def _list(models: list[Mapping[str, Any]]) -> RenderableType:
         return Text("no models yet: penstock deploy model.onnx --name NAME adds one")
     table = Table("model", "stable", "candidate", "versions", "gRPC", box=None, header_style="bold")
     for model in models:
-        table.add_row(
-            model["name"],
-            _number(model["stable"]),
-            _number(model["candidate"]),
-            " ".join(str(version["number"]) for version in model["versions"]),
-            model["grpc"] or "",
-        )
+        for line in model["lines"]:
+            numbers = [version["number"] for version in model["versions"] if version["major"] == line["major"]]
+            table.add_row(
+                line["name"],
+                _number(line["stable"]),
+                _number(line["candidate"]),
+                " ".join(map(str, numbers)),
+                line["grpc"] or ("Open Inference Protocol alone" if line["obstacles"] else ""),
+            )
     return table
 
 
 def _model(model: Mapping[str, Any]) -> RenderableType:
-    table = Table("version", "role", "state", "answers", "size", "digest", "deployed", box=None, header_style="bold")
+    table = Table(
+        "version", "API", "role", "state", "answers", "size", "digest", "deployed", box=None, header_style="bold"
+    )
     for version in model["versions"]:
         role = version["role"] or ""
         table.add_row(
             str(version["number"]),
+            f"v{version['major']}",
             Text(role, _ROLE_STYLE.get(role, "")),
             Text(version["state"], "red" if version["state"] == "failed" else ""),
             "yes" if version["ready"] else "no",
-            f"{version['size']:,}",
-            version["digest"].removeprefix("sha256:")[:12],
+            f"{version['size']:,}" if version["served"] is None else "-",
+            _what(version),
             f"{datetime.fromtimestamp(version['created_at']).astimezone():%Y-%m-%d %H:%M:%S}",
         )
     reasons = [
@@ -85,12 +90,27 @@ def _model(model: Mapping[str, Any]) -> RenderableType:
         if version["state"] == "failed"
     ]
     return Group(
-        Text(model["name"], "bold"),
-        Text(f"  gRPC  {model['grpc'] or 'none until a version serves'}"),
-        Text(f"  JSON  {'POST ' + model['http'] if model['http'] else 'none until a version serves'}"),
+        *(Group(Text(line["name"], "bold"), *_api(line)) for line in model["lines"]),
         table,
         *reasons,
     )
+
+
+def _api(line: Mapping[str, Any]) -> list[Text]:
+    """How callers reach a line, or why not by a typed API."""
+    if line["obstacles"]:
+        return [Text(f"  no typed API: {why}", "yellow") for why in line["obstacles"]]
+    without = "none until a version serves" if line["grpc"] is None else "none: its answers come as a stream"
+    return [
+        Text(f"  gRPC  {line['grpc'] or without}"),
+        Text(f"  JSON  {'POST ' + line['http'] if line['http'] else without}"),
+    ]
+
+
+def _what(version: Mapping[str, Any]) -> str:
+    """What a version is: the digest of its file, or the server's own model."""
+    served = version["served"]
+    return version["digest"].removeprefix("sha256:")[:12] if served is None else f"{served['name']}/{served['version']}"
 
 
 def _number(version: int | None) -> str:

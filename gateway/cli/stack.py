@@ -48,12 +48,20 @@ def up_command(
         str, typer.Option(help="Callers with the same value stay on the same version.")
     ] = _DEFAULTS.sticky_header,
     max_body_bytes: Annotated[
-        int, typer.Option(min=1024, help="Largest request or response body.")
+        int, typer.Option(min=1024, help="Largest body of any model; its own limit is what its largest batch needs.")
     ] = _DEFAULTS.max_body_bytes,
     max_artefact_bytes: Annotated[int, typer.Option(min=1, help="Largest model file.")] = _DEFAULTS.max_artefact_bytes,
     prediction_timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds for a whole prediction.")
     ] = _DEFAULTS.prediction_timeout_s,
+    adopt_all: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-all",
+            envvar="PENSTOCK_ADOPT_ALL",
+            help="Give an API to every model that appears in the server's repository.",
+        ),
+    ] = _DEFAULTS.adopt_all,
     envoy_concurrency: Annotated[
         int, typer.Option(min=1, help="Envoy's worker threads.")
     ] = _DEFAULTS.envoy_concurrency,
@@ -85,6 +93,7 @@ def up_command(
         triton=_address(triton, "--triton") if triton else None,
         triton_http=_address(triton_http, "--triton-http") if triton_http else None,
         triton_backend=triton_backend,
+        adopt_all=adopt_all,
         envoy_concurrency=envoy_concurrency,
     )
     # Here, because what it imports costs half a second that the other commands need not pay.

@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from adapters.server import BadArtefact, ServerUnavailable
+from adapters.server import BadArtefact, LoadFailed, NotReady, ServerUnavailable
+from gateway.adoption import NotAdoptable, NotInRepository
 from gateway.artefacts import ArtefactTooLarge, EmptyArtefact
+from gateway.contract.lines import BadLineName
+from gateway.contract.lock_file import BadLock
+from gateway.contract.majors import BadApiMajor, BreakingChange
 from gateway.contract.model import NoTypedApi
 from gateway.contract.names import BadModelName
-from gateway.deploy import BadVersionNumber, BreakingChange
-from gateway.registry import NameClash, UnknownModel, UnknownVersion, VersionExists
+from gateway.deploy import BadVersionNumber, LockContradicted
+from gateway.registry import NameClash, UnknownLine, UnknownModel, UnknownVersion, VersionExists
 from gateway.routing import RoutingRefused
 from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
 from rollout.evidence.feedback import FeedbackUnavailable
@@ -115,7 +119,12 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (NameClash, Code.ALREADY_EXISTS, "NAME_CLASH"),
     (VersionExists, Code.ALREADY_EXISTS, "VERSION_EXISTS"),
     (NoTypedApi, Code.NOT_FOUND, "NO_TYPED_API"),
-    (UnknownModel, Code.NOT_FOUND, "UNKNOWN_MODEL"),
+    (BadLineName, Code.INVALID_ARGUMENT, "BAD_LINE_NAME"),
+    (BadLock, Code.INVALID_ARGUMENT, "BAD_LOCK"),
+    (BadApiMajor, Code.INVALID_ARGUMENT, "BAD_API_MAJOR"),
+    (UnknownLine, Code.NOT_FOUND, "UNKNOWN_API_MAJOR"),
+    (NotInRepository, Code.NOT_FOUND, "NOT_IN_REPOSITORY"),
+    (NotAdoptable, Code.FAILED_PRECONDITION, "NOT_ADOPTABLE"),
     (UnknownVersion, Code.NOT_FOUND, "UNKNOWN_VERSION"),
     (NoRollout, Code.NOT_FOUND, "NO_ROLLOUT"),
     (RolloutActive, Code.ALREADY_EXISTS, "ROLLOUT_ACTIVE"),
@@ -127,12 +136,16 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (FeedbackUnavailable, Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
     (sqlite3.Error, Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
     (ServerUnavailable, Code.UNAVAILABLE, "SERVER_UNAVAILABLE"),
+    (LoadFailed, Code.FAILED_PRECONDITION, "LOAD_FAILED"),
+    (NotReady, Code.FAILED_PRECONDITION, "NOT_READY"),
 )
 
 KNOWN_ERRORS: Sequence[type[Exception]] = (
     Problem,
     ArtefactTooLarge,
     BreakingChange,
+    LockContradicted,
+    UnknownModel,
     SpecError,
     InvalidFeedback,
     FeedbackRefused,
@@ -152,6 +165,12 @@ def problem_of(error: Exception) -> Problem | None:
         case BreakingChange():
             changes = [{"field": change.field, "received": change.what} for change in error.verdict.breaking]
             return Problem(Code.FAILED_PRECONDITION, "BREAKING_CHANGE", str(error), *changes, http=409)
+        case LockContradicted():
+            changes = [{"field": change.field, "received": change.what} for change in error.verdict.breaking]
+            return Problem(Code.FAILED_PRECONDITION, "LOCK_CONTRADICTED", str(error), *changes, http=409)
+        case UnknownModel():
+            named = {"received": error.name, **({"nearest": ", ".join(error.nearest)} if error.nearest else {})}
+            return Problem(Code.NOT_FOUND, "UNKNOWN_MODEL", str(error), named)
         case SpecError():
             problems = [
                 {"field": p.field, "expected": p.expected, "received": p.received, "line": str(p.line)}

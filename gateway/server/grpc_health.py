@@ -1,6 +1,6 @@
 """`grpc.health.v1.Health` for callers: one status per typed service, and "" for the gateway as a whole.
 
-A service serves when its model's stable version completed its last test inference (`gateway.health`).
+A service serves when its line's stable version completed its last test inference (`gateway.health`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.contract.lines import Line
 from gateway.contract.model import Contract
 from gateway.health import GatewayHealth
 
@@ -51,8 +52,9 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # ge
     async def _status(self, service: str) -> int:
         if service in ("", INFERENCE_SERVICE):
             return _serving((await self._health.report()).ready)
-        model = next((c.model for c in self._contracts() if c.full_service == service), None)
-        ready = None if model is None else self._health.model_ready(model)
+        lines = (Line(c.model, c.major) for c in self._contracts() if c.full_service == service)
+        line = next(lines, None)
+        ready = None if line is None else self._health.line_ready(line)
         return int(_Status.SERVICE_UNKNOWN) if ready is None else _serving(ready)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.registry import Model, Registry, Version
+from gateway.registry import Model, Registry, RoutingLine, Version
 from gateway.serving import InferenceServing
 
 
@@ -32,6 +32,7 @@ class VersionView(BaseModel):
     """One version. `ready`: its last test inference completed. `size` in bytes, times in epoch seconds."""
 
     number: int
+    major: int = Field(description="the API major whose callers it answers")
     state: str
     reason: str
     role: str | None = Field(description="stable, candidate or previous; null when it is out of the routes")
@@ -39,18 +40,41 @@ class VersionView(BaseModel):
     digest: str
     size: int
     created_at: float
+    served: ServedView | None = Field(description="the server's own name of a version that was adopted")
+
+
+class ServedView(BaseModel):
+    """A model by the inference server's own name."""
+
+    name: str
+    version: str
+
+
+class LineView(BaseModel):
+    """One API major of a model: where its traffic goes, and its API. Rollouts are asked for by `name`."""
+
+    name: str
+    major: int
+    stable: int | None
+    candidate: int | None
+    previous: int | None
+    stable_since: float | None
+    grpc: str | None = Field(description="the typed gRPC method; null until a version serves, and without a typed API")
+    http: str | None = Field(description="the typed JSON path; null until a version serves, and without a typed API")
+    obstacles: list[str] = Field(description="why there is no typed API; the model is served by Open Inference then")
 
 
 class ModelView(BaseModel):
-    """One model, where its traffic goes, and its API."""
+    """One model. `stable`, `candidate`, `previous`, `grpc` and `http` are those of its first line."""
 
     name: str
     stable: int | None
     candidate: int | None
     previous: int | None
     stable_since: float | None
-    grpc: str | None = Field(description="the typed gRPC method; null until a version serves")
-    http: str | None = Field(description="the typed JSON path; null until a version serves")
+    grpc: str | None = Field(description="the typed gRPC method; null until a version serves, and without a typed API")
+    http: str | None = Field(description="the typed JSON path; null until a version serves, and without a typed API")
+    lines: list[LineView]
     versions: list[VersionView]
 
 
@@ -66,6 +90,25 @@ class Deployed(BaseModel):
     version: int
     message: str
     rollout: int | None
+
+
+class Adopt(BaseModel):
+    """Which model of the inference server becomes a version, and how its callers come to it.
+
+    `name` and `version` are the server's; without `version` the highest one that is ready. `model` is the name that
+    callers will use, by default made from the server's.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=300)
+    version: str | None = Field(default=None, max_length=20)
+    model: str | None = Field(default=None, max_length=100)
+    rollout: Literal["start", "none"] = "start"
+    spec: str = ""
+    by: str = Field(default="", max_length=200)
+    api_major: int | None = Field(default=None, ge=1)
+    new_api_major: bool = False
 
 
 class StartRollout(BaseModel):
@@ -88,23 +131,42 @@ class Verb(BaseModel):
 
 
 def model_view(model: Model, *, registry: Registry, serving: InferenceServing) -> ModelView:
-    contract = registry.locked_contract(model.name)
+    lines = [_line_view(line, registry) for line in model.lines]
+    first = lines[0]
     return ModelView(
         name=model.name,
-        stable=model.stable,
-        candidate=model.candidate,
-        previous=model.previous,
-        stable_since=model.stable_since,
-        grpc=contract.predict_grpc_path[1:] if contract and contract.typed else None,
-        http=contract.predict_http_path if contract and contract.unary else None,
+        stable=first.stable,
+        candidate=first.candidate,
+        previous=first.previous,
+        stable_since=first.stable_since,
+        grpc=first.grpc,
+        http=first.http,
+        lines=lines,
         versions=[_version_view(version, model, serving) for version in registry.versions(model.name)],
     )
 
 
+def _line_view(line: RoutingLine, registry: Registry) -> LineView:
+    contract = registry.locked_contract(line.line.model, line.line.major)
+    return LineView(
+        name=line.line.name,
+        major=line.line.major,
+        stable=line.stable,
+        candidate=line.candidate,
+        previous=line.previous,
+        stable_since=line.stable_since,
+        grpc=None if contract is None or not contract.typed else contract.predict_grpc_path[1:],
+        http=None if contract is None or not contract.unary else contract.predict_http_path,
+        obstacles=[] if contract is None else list(contract.obstacles),
+    )
+
+
 def _version_view(version: Version, model: Model, serving: InferenceServing) -> VersionView:
-    roles = {model.previous: "previous", model.candidate: "candidate", model.stable: "stable"}
+    line = next(each for each in model.lines if each.line == version.line)
+    roles = {line.previous: "previous", line.candidate: "candidate", line.stable: "stable"}
     return VersionView(
         number=version.number,
+        major=version.line.major,
         state=version.state,
         reason=version.reason,
         role=roles.get(version.number),
@@ -112,4 +174,5 @@ def _version_view(version: Version, model: Model, serving: InferenceServing) -> 
         digest=version.digest,
         size=version.size,
         created_at=version.created_at,
+        served=None if version.served is None else ServedView(name=version.served.name, version=version.served.version),
     )

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from gateway.deploy import MAX_VERSION, Deployer, Deployment, DeployRequest
+from gateway.contract.lines import Line
+from gateway.contract.lock_file import lock_text, of_model, parse_lock
+from gateway.deploy import MAX_VERSION, AdoptRequest, ApiChoice, Deployer, Deployment, DeployRequest
 from gateway.envoy.yaml_config import EnvoyForm
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
@@ -22,6 +24,7 @@ from gateway.server.app import add_error_handlers
 from gateway.server.errors import Code, Problem, problem_of
 from gateway.server.metrics import Metrics
 from gateway.server.operator_models import (
+    Adopt,
     Deployed,
     ErrorStatus,
     ModelList,
@@ -149,6 +152,11 @@ def _models(
         spec: Annotated[str, Query(description="the rollout spec as YAML or JSON")] = "",
         source: Annotated[str, Query(max_length=300, description="the file's name, for messages")] = "the file",
         by: Annotated[str, Query(max_length=200)] = "",
+        api_major: Annotated[int | None, Query(ge=1, description="the API the version is meant for")] = None,
+        new_api_major: Annotated[
+            bool, Query(description="publish a version that breaks every API as a new major beside them")
+        ] = False,
+        lock: Annotated[str, Query(description="a lock file: names and numbers that were published elsewhere")] = "",
     ) -> StreamingResponse:
         """Make a new version of the model file in the body.
 
@@ -160,15 +168,64 @@ def _models(
         async def start(name: str, candidate: int) -> int:
             return (await _start(registry, controller, name, candidate, chosen, by)).rollout_id
 
-        wanted = DeployRequest(
-            model=model, number=version, start_rollout=start if rollout == "start" else None, source=source
-        )
         try:
+            locks = of_model(parse_lock(lock), model) if lock else ()
+            wanted = DeployRequest(
+                model=model,
+                number=version,
+                start_rollout=start if rollout == "start" else None,
+                source=source,
+                api=ApiChoice(major=api_major, new_major=new_api_major, locks=locks),
+            )
             deployment = await deployer.accept(wanted, request.stream())
         except Exception:
             metrics.refused()
             raise
         return StreamingResponse(_lines(_events(deployment)), media_type=NDJSON)
+
+    @router.post(
+        "/adoptions",
+        responses={
+            200: {
+                "description": "One line per stage; the last one tells how it ended.",
+                "content": {NDJSON: {"schema": Deployed.model_json_schema()}},
+            }
+        },
+    )
+    async def adopt(body: Adopt) -> StreamingResponse:
+        """Make a version of a model that the inference server has already.
+
+        Answers as a deployment does, with one line of JSON per stage.
+        """
+        chosen = parse_spec(body.spec) if body.spec else None
+
+        async def start(name: str, candidate: int) -> int:
+            return (await _start(registry, controller, name, candidate, chosen, body.by)).rollout_id
+
+        wanted = AdoptRequest(
+            name=body.name,
+            served_version=body.version,
+            model=body.model,
+            start_rollout=start if body.rollout == "start" else None,
+            api=ApiChoice(major=body.api_major, new_major=body.new_api_major),
+        )
+        try:
+            deployment = await deployer.adopt(wanted)
+        except Exception:
+            metrics.refused()
+            raise
+        return StreamingResponse(_lines(_events(deployment)), media_type=NDJSON)
+
+    @router.get("/lock", response_class=Response, responses=_text("application/yaml"))
+    async def lock_file(
+        model: Annotated[list[str] | None, Query(description="models to lock; all without it")] = None,
+    ) -> Response:
+        """The locked contracts as a lock file."""
+        for name in model or ():
+            if not registry.locks(name):
+                raise registry.unknown(name)
+        wanted = [contract for contract in registry.contracts() if not model or contract.model in model]
+        return Response(lock_text(wanted), media_type="application/yaml")
 
     return router
 
@@ -200,21 +257,20 @@ def _rollouts(registry: Registry, controller: Controller) -> APIRouter:
     @router.get("/models/{model}/rollouts", response_model=list[RolloutStatus])
     async def history(model: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JSONResponse:
         """A model's rollouts, newest first."""
-        registry.model(model)
-        return JSONResponse([status.to_json() for status in controller.history(model, limit)])
+        line = registry.line(model).line.name
+        return JSONResponse([status.to_json() for status in controller.history(line, limit)])
 
     @router.get("/models/{model}/rollout", response_model=RolloutStatus)
     async def current(model: str) -> JSONResponse:
         """The rollout under way, or else the last one."""
-        registry.model(model)
-        return JSONResponse(controller.status(model).to_json())
+        return JSONResponse(controller.status(registry.line(model).line.name).to_json())
 
     @router.post("/models/{model}/rollout/{verb}", response_model=RolloutStatus)
     async def say(model: str, verb: RolloutVerb, body: Annotated[Verb | None, Body()] = None) -> JSONResponse:
         """Pause, resume, promote, abort, undo or retry."""
-        registry.model(model)
+        line = registry.line(model).line.name
         said = body or Verb()
-        status = await verbs[verb](model, by=said.by, reason=said.reason)
+        status = await verbs[verb](line, by=said.by, reason=said.reason)
         return JSONResponse(status.to_json())
 
     @router.get("/rollouts", response_model=list[RolloutStatus])
@@ -246,15 +302,23 @@ def _rollouts(registry: Registry, controller: Controller) -> APIRouter:
 async def _start(
     registry: Registry, controller: Controller, model: str, candidate: int, spec: RolloutSpec | None, by: str
 ) -> RolloutStatus:
-    registry.version(model, candidate)
-    stable = registry.model(model).stable
+    """Start on the candidate's own routing line; `model` may name it (`digits@2`) or the model alone."""
+    asked = Line.parse(model)
+    line = registry.version(asked.model, candidate).line
+    if "@" in model and asked != line:
+        raise Problem(
+            Code.FAILED_PRECONDITION,
+            "OTHER_API_MAJOR",
+            f"{asked.model} version {candidate} has API major {line.major}, not {asked.major}: its line is {line.name}",
+        )
+    stable = registry.line(line.name).stable
     if stable is None:
         raise Problem(
             Code.FAILED_PRECONDITION,
             "NO_STABLE_VERSION",
-            f"{model} has no stable version to move callers from: deploy one that serves",
+            f"{line.name} has no stable version to move callers from: deploy one that serves",
         )
-    return await controller.start(model, candidate, stable, spec, by=by)
+    return await controller.start(line.name, candidate, stable, spec, by=by)
 
 
 async def _events(deployment: Deployment) -> AsyncIterator[dict[str, Any]]:

@@ -11,12 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 
 from gateway.contract.docs_page import docs_path, index_page, model_page, openapi_path, proto_path
+from gateway.contract.lines import Line
 from gateway.contract.model import Contract
 from gateway.contract.open_inference import infer_path
 from gateway.contract.openapi import merged_document, model_document
 from gateway.contract.proto import proto_text
 from gateway.contract.snippets import Gateway
-from gateway.registry import Model, Registry, VersionState
+from gateway.registry import Registry, RoutingLine, VersionState
 from gateway.server.app import add_error_handlers
 from gateway.server.body import read_body
 from rollout.evidence.feedback import FeedbackDesk
@@ -42,9 +43,10 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
     async def docs() -> HTMLResponse:
         return HTMLResponse(index_page(registry.contracts()))
 
-    @app.get("/docs/{model}")
-    async def model_docs(model: str, request: Request) -> HTMLResponse:
-        found, contract = _published(registry, model)
+    @app.get("/docs/{name}")
+    @app.get("/v{major:int}/models/{name}/docs")
+    async def model_docs(name: str, request: Request, major: int = 1) -> HTMLResponse:
+        found, contract = _published(registry, name, major)
         gateway = Gateway(authority=request.headers.get("host", authority))
         page = model_page(contract, gateway=gateway, stable=found.stable, versions=_pinnable(registry, found))
         return HTMLResponse(page)
@@ -57,18 +59,25 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
     async def models() -> JSONResponse:
         return JSONResponse({"models": [_listed(registry, c) for c in registry.contracts()]})
 
-    @app.get("/v1/models/{name}.proto")
-    async def proto(name: str, annotations: bool = True) -> PlainTextResponse:
+    @app.get("/v{major:int}/models/{name}.proto")
+    async def proto(major: int, name: str, annotations: bool = True) -> PlainTextResponse:
         """`?annotations=false` leaves out google.api.http, for builds without googleapis' files."""
-        return PlainTextResponse(proto_text(_published(registry, name)[1], annotations=annotations))
+        return PlainTextResponse(proto_text(_published(registry, name, major)[1], annotations=annotations))
 
-    @app.get("/v1/models/{name}/openapi.json")
-    async def model_openapi(name: str) -> JSONResponse:
-        return JSONResponse(model_document(_published(registry, name)[1]))
+    @app.get("/v{major:int}/models/{name}/openapi.json")
+    async def model_openapi(major: int, name: str) -> JSONResponse:
+        return JSONResponse(model_document(_published(registry, name, major)[1]))
 
-    @app.get("/v1/models/{name}")
-    async def model(name: str) -> JSONResponse:
-        return JSONResponse(_listed(registry, _published(registry, name)[1]))
+    @app.get("/v{major:int}/models/{name}")
+    async def model(major: int, name: str) -> JSONResponse:
+        return JSONResponse(_listed(registry, _published(registry, name, major)[1]))
+
+    @app.get("/nearest")
+    async def nearest(name: str) -> JSONResponse:
+        """For Envoy, which knows no names it does not route: what a caller may have meant. No route leads here."""
+        unknown = registry.unknown(name)
+        headers = {"x-penstock-nearest": ", ".join(unknown.nearest)}
+        return JSONResponse({"nearest": unknown.nearest, "message": str(unknown)}, headers=headers)
 
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> JSONResponse:
@@ -87,31 +96,34 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
     return app
 
 
-def _published(registry: Registry, name: str) -> tuple[Model, Contract]:
-    """Raises UnknownModel, also for a model whose first version never went live."""
-    model = registry.model(name)
-    contract = registry.locked_contract(name)
-    if contract is None:
+def _published(registry: Registry, name: str, major: int = 1) -> tuple[RoutingLine, Contract]:
+    """Raises UnknownModel, also for a model whose first version never went live, and UnknownLine."""
+    contract = registry.locked_contract(name, major)
+    if contract is None and not registry.locks(name):
         raise registry.unknown(name)
-    return model, contract
+    line = registry.line(Line(name, major).name)
+    if contract is None:
+        raise registry.unknown_line(line.line)
+    return line, contract
 
 
-def _pinnable(registry: Registry, model: Model) -> list[int]:
-    routed = {model.stable, model.candidate, model.previous}
-    return [v.number for v in registry.versions(model.name) if v.number in routed and v.state is VersionState.READY]
+def _pinnable(registry: Registry, line: RoutingLine) -> list[int]:
+    versions = registry.versions(line.line.model)
+    return [v.number for v in versions if v.number in line.routed and v.state is VersionState.READY]
 
 
 def _listed(registry: Registry, contract: Contract) -> dict[str, Any]:
-    model = registry.model(contract.model)
+    line = registry.line(Line(contract.model, contract.major).name)
     return {
-        "name": model.name,
-        "stable": model.stable,
-        "candidate": model.candidate,
-        "versions": _pinnable(registry, model),
+        "name": contract.model,
+        "major": contract.major,
+        "stable": line.stable,
+        "candidate": line.candidate,
+        "versions": _pinnable(registry, line),
         **({"predict": contract.predict_http_path} if contract.unary else {}),
         **({"grpc": contract.predict_grpc_path[1:], "proto": proto_path(contract)} if contract.typed else {}),
         "infer": infer_path(contract),
         **({"obstacles": list(contract.obstacles)} if contract.obstacles else {}),
         "openapi": openapi_path(contract),
-        "docs": docs_path(model.name, contract.major),
+        "docs": docs_path(contract.model, contract.major),
     }

@@ -80,20 +80,33 @@ class Supervisor:
         await self.clear()
         running = ProcessId.load(self.pid_file)
         self.adopted = running is not None
-        self._process = running or await self._spawn()
+        self._process = running
+        if running is None:
+            await self._spawn()
         self._task = asyncio.create_task(self._watch(), name=f"supervise {self.name}")
 
     async def stop(self) -> None:
+        """End the process, also one whose start was interrupted; none there is no error."""
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        if self._process:
-            await stop(self._process, grace_s=self.grace_s)
+        process = self._process or ProcessId.load(self.pid_file)
+        if process:
+            await stop(process, grace_s=self.grace_s)
             self._process = None
         self.pid_file.unlink(missing_ok=True)
 
-    async def _spawn(self) -> ProcessId:
+    async def _spawn(self) -> None:
+        """Start the process. Cancelled half-way, it still gets to know the process that is being started."""
+        launch = asyncio.create_task(self._launch())
+        try:
+            await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            await asyncio.wait([launch])
+            raise
+
+    async def _launch(self) -> None:
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(".1.log"))
         process = await start_detached(
@@ -103,7 +116,7 @@ class Supervisor:
             fingerprint=self.command.fingerprint,
         )
         process.save(self.pid_file)
-        return process
+        self._process = process
 
     async def _watch(self) -> None:
         backoff = _FIRST_BACKOFF_S
@@ -117,7 +130,7 @@ class Supervisor:
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
             try:
-                self._process = await self._spawn()
+                await self._spawn()
             except StartFailed as error:
                 self._process = None
                 _log.error("%s could not be restarted: %s", self.name, error)

@@ -60,7 +60,7 @@ class Stack:
         deadline = asyncio.get_running_loop().time() + _START_S
         while True:
             report = await self.control.health.report()
-            if report.ready:
+            if report.ready and not report.missing:
                 say(report.message)
                 return
             if report.message != told:
@@ -96,8 +96,9 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
 
         if triton:
             triton.on_restart = control.upkeep.nudge
-            await _start(triton, say)
+            # Before the start, so that whatever interrupts it leaves no process behind.
             parts.push_async_callback(triton.stop)
+            await _start(triton, say)
         await _server_live(control, triton, say)
         await control.serving.reconcile(unload=False)
 
@@ -106,11 +107,14 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         control.grpc_server.add_insecure_port(f"{LOOPBACK}:{ports.control_grpc}")
         await control.grpc_server.start()
         parts.push_async_callback(control.grpc_server.stop, grace=0)
-        await _start(envoy, say)
         parts.push_async_callback(envoy.stop)
+        await _start(envoy, say)
         await control.ads.wait_settled(timeout_s=_START_S)
 
-        for name, work in (("controller", control.controller.run()), ("upkeep", control.upkeep.run())):
+        work_of = {"controller": control.controller.run(), "upkeep": control.upkeep.run()}
+        if control.adoption is not None:
+            work_of["adoption"] = control.adoption.run()
+        for name, work in work_of.items():
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(_reports(name, ended))
             parts.push_async_callback(_cancel, task)

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import onnxruntime as ort
 
 from adapters.sample import zeros
-from adapters.server import Address, Artefact, LoadFailed, NotReady, ServerUnavailable
+from adapters.server import Address, Artefact, Listed, LoadFailed, NotReady, Served, ServerUnavailable
 from adapters.signature import Signature
 
 
 class OnnxServer:
-    """`running` false: nothing answers. `refused`: why loading fails. `loads` counts loads per served name."""
+    """`running` false: nothing answers. `refused`: why loading fails. `loads` counts loads per served name.
+
+    `repository` holds models that somebody else put there: content and what the server says of them.
+    """
 
     def __init__(self) -> None:
         self.name = "local"
@@ -26,6 +30,8 @@ class OnnxServer:
         self.refused: dict[str, str] = {}
         self.loads: Counter[str] = Counter()
         self.loaded: dict[str, tuple[ort.InferenceSession, Signature]] = {}
+        self.unloads: list[str] = []
+        self.repository: dict[str, tuple[bytes, Signature]] = {}
 
     def served_name(self, model: str, version: int) -> str:
         return f"{model}.{version}"
@@ -35,6 +41,9 @@ class OnnxServer:
 
     async def load(self, artefact: Artefact) -> None:
         self._require_running()
+        if artefact.served is not None:
+            await self.load_own(artefact.served.name)
+            return
         name = self.served_name(artefact.model, artefact.version)
         if name in self.refused:
             raise LoadFailed(self.refused[name])
@@ -44,18 +53,33 @@ class OnnxServer:
 
     async def unload(self, model: str, version: int) -> None:
         self._require_running()
+        self.unloads.append(self.served_name(model, version))
         self.loaded.pop(self.served_name(model, version), None)
 
     async def probe(self, artefact: Artefact) -> float:
         self._require_running()
-        session, signature = self._session(artefact.model, artefact.version)
+        session, signature = self._session(
+            artefact.served or Served(self.served_name(artefact.model, artefact.version), "1")
+        )
         started = time.monotonic()
         session.run(None, next(zeros(signature.inputs, rows=1 if signature.batching else None)))
         return time.monotonic() - started
 
-    async def describe(self, model: str, version: int) -> Signature:
+    async def describe(self, served: Served) -> Signature:
         self._require_running()
-        return self._session(model, version)[1]
+        return self._session(served)[1]
+
+    async def index(self) -> Sequence[Listed]:
+        self._require_running()
+        idle = [Listed(Served(name, ""), ready=False) for name in self.repository if name not in self.loaded]
+        return [*(Listed(Served(name, "1"), ready=True) for name in self.loaded), *idle]
+
+    async def load_own(self, name: str) -> None:
+        self._require_running()
+        if name not in self.repository:
+            raise LoadFailed(f"{name}: not in the repository")
+        model, signature = self.repository[name]
+        self.loaded[name] = (ort.InferenceSession(model), signature)
 
     async def close(self) -> None:
         self.loaded.clear()
@@ -65,11 +89,10 @@ class OnnxServer:
         self.running = True
         self.loaded.clear()
 
-    def _session(self, model: str, version: int) -> tuple[ort.InferenceSession, Signature]:
-        name = self.served_name(model, version)
-        if name not in self.loaded:
-            raise NotReady(f"{name} is not loaded")
-        return self.loaded[name]
+    def _session(self, served: Served) -> tuple[ort.InferenceSession, Signature]:
+        if served.name not in self.loaded or served.version != "1":
+            raise NotReady(f"{served} is not loaded")
+        return self.loaded[served.name]
 
     def _require_running(self) -> None:
         if not self.running:

@@ -21,9 +21,10 @@ from gateway.deploy import Deployer, DeployEvent, DeployRequest, StartRollout
 from gateway.envoy.ads import Rejected
 from gateway.envoy.compile import compile as compile_state
 from gateway.envoy.settings import EnvoySettings
-from gateway.envoy.state import GatewayState, ModelLimits, ModelRoutes
+from gateway.envoy.state import GatewayState, ModelRoutes
 from gateway.envoy.yaml_config import EnvoyForm, envoy_yaml
 from gateway.health import GatewayHealth
+from gateway.limits import LimitPolicy
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
 from gateway.server.metrics import Metrics
@@ -83,6 +84,7 @@ class RecordingDataPlane:
 
     states: list[GatewayState] = field(default_factory=list)
     leases: list[dict[str, int]] = field(default_factory=list)
+    mirrors: list[dict[str, int]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     refusal: str = ""
 
@@ -93,8 +95,9 @@ class RecordingDataPlane:
         self.states.append(state)
         self.log.append("publish")
 
-    async def lease(self, weights: Mapping[str, int]) -> None:
+    async def lease(self, weights: Mapping[str, int], mirrors: Mapping[str, int]) -> None:
         self.leases.append(dict(weights))
+        self.mirrors.append(dict(mirrors))
         self.log.append("lease")
 
     def routes(self, model: str) -> ModelRoutes | None:
@@ -121,7 +124,7 @@ class Plant:
         self.data_plane = RecordingDataPlane()
         self.serving = InferenceServing(registry=self.registry, server=self.server, clock=self.clock)
         self.routing = GatewayRouting(
-            registry=self.registry, server=self.server, data_plane=self.data_plane, limits=ModelLimits()
+            registry=self.registry, server=self.server, data_plane=self.data_plane, limits=LimitPolicy()
         )
         self.journal = Journal(open_database(data_dir / "rollouts.db"))
         self.controller = Controller(

@@ -8,8 +8,9 @@ import pytest
 
 from adapters.server import BadArtefact
 from gateway.artefacts import ArtefactTooLarge
+from gateway.contract.majors import BreakingChange
 from gateway.contract.names import BadModelName
-from gateway.deploy import BadVersionNumber, BreakingChange, DeployEvent, DeployRequest, DeployStage
+from gateway.deploy import BadVersionNumber, DeployEvent, DeployRequest, DeployStage
 from gateway.registry import VersionExists, VersionState
 from tests import models
 from tests.server.plant import ARTEFACT_LIMIT, Plant, chunked
@@ -141,7 +142,7 @@ async def test_a_version_that_does_not_load_is_recorded_and_never_routed(plant: 
     assert "out of memory" in events[-1].message
     version = plant.registry.version("adder", 1)
     assert (version.state, version.reason) == (VersionState.FAILED, "out of memory")
-    assert plant.registry.model("adder").stable is None
+    assert plant.registry.line("adder").stable is None
     assert plant.registry.locked_contract("adder") is None
     await plant.upkeep.once()
     assert plant.data_plane.routes("adder") is None
@@ -161,7 +162,7 @@ async def test_a_model_whose_first_version_failed_goes_live_with_the_next(plant:
     await plant.deploy("adder", V1)
     events = await plant.deploy("adder", V2, start_rollout=Rollouts().start)
     assert events[-1].stage is DeployStage.LIVE
-    assert plant.registry.model("adder").stable == 2
+    assert plant.registry.line("adder").stable == 2
 
 
 async def test_routes_that_envoy_refuses_are_reported_and_taken_back(plant: Plant) -> None:
@@ -169,7 +170,7 @@ async def test_routes_that_envoy_refuses_are_reported_and_taken_back(plant: Plan
     events = await plant.deploy("adder", V1)
     assert events[-1].stage is DeployStage.FAILED
     assert "no such cluster" in events[-1].message
-    assert plant.registry.model("adder").stable is None
+    assert plant.registry.line("adder").stable is None
     plant.data_plane.refusal = ""
     assert (await plant.deploy("adder", V1))[-1].stage is DeployStage.LIVE
 

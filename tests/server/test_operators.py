@@ -116,10 +116,10 @@ async def test_every_verb_in_turn(api: httpx.AsyncClient, plant: Plant) -> None:
     await until(api, "adder", "step")
     await api.post("/api/v1/models/adder/rollout/promote")
     await until(api, "adder", "promoted")
-    assert plant.registry.model("adder").stable == 2
+    assert plant.registry.line("adder").stable == 2
     await api.post("/api/v1/models/adder/rollout/undo")
     await until(api, "adder", "rolled_back")
-    assert plant.registry.model("adder").stable == 1
+    assert plant.registry.line("adder").stable == 1
     history = (await api.get("/api/v1/models/adder/rollouts")).json()
     assert [status["state"] for status in history] == ["rolled_back", "aborted"]
 
@@ -304,13 +304,14 @@ async def test_the_compiled_configuration_is_yaml(api: httpx.AsyncClient) -> Non
     assert loaded[""] == loaded["compiled"]
     assert {form for form, text in loaded.items() if "dynamic_resources" in text} == {"bootstrap"}
     assert {form for form, text in loaded.items() if "adder.1" in text} == {"", "compiled", "static"}
-    assert "penstock-control" not in loaded["static"]
+    clusters = yaml.safe_load(texts["static"])["static_resources"]["clusters"]
+    assert not [cluster["name"] for cluster in clusters if cluster["name"].startswith("penstock-control")]
 
 
 async def test_the_api_describes_itself_and_its_errors(api: httpx.AsyncClient) -> None:
     document = (await api.get("/api/v1/openapi.json")).json()
     operations = [(m, p, o) for p, item in document["paths"].items() for m, o in item.items()]
-    assert len(operations) == 15
+    assert len(operations) == 17
     for _, _, operation in operations:
         assert "422" not in operation["responses"], "no answer of this API has that shape"
         assert operation["responses"]["default"]["content"]["application/json"]["schema"] == {

@@ -24,12 +24,14 @@ async def test_models_are_listed_with_where_to_call_them(callers: httpx.AsyncCli
     (model,) = (await callers.get("/v1/models")).json()["models"]
     assert model == {
         "name": "adder",
+        "major": 1,
         "stable": 1,
         "candidate": None,
         "versions": [1],
         "predict": "/v1/models/adder:predict",
         "grpc": "penstock.models.adder.v1.Adder/Predict",
         "proto": "/v1/models/adder.proto",
+        "infer": "/v2/models/adder/infer",
         "openapi": "/v1/models/adder/openapi.json",
         "docs": "/docs/adder",
     }

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.signature import Datatype, Signature, TensorSpec
 from gateway.contract.derive import derive
+from gateway.contract.lines import Line
 from gateway.contract.names import BadModelName
 from gateway.registry import NameClash, Registry, UnknownModel, UnknownVersion, Version, VersionExists, VersionState
 from tests.server.plant import Plant
@@ -121,16 +122,16 @@ def test_promotion_remembers_what_an_undo_goes_back_to(plant: Plant) -> None:
     register(registry, "digits", ONE)
     register(registry, "digits", TWO)
     registry.set_stable("digits", 1)
-    registry.set_candidate("digits", 2)
+    registry.set_candidate(Line("digits"), 2)
     plant.clock.seconds += 60
     registry.set_stable("digits", 2)
-    model = registry.model("digits")
+    model = registry.line("digits")
     assert (model.stable, model.candidate, model.previous) == (2, None, 1)
     assert model.stable_since == plant.clock.now()
     registry.forget_previous("digits", 2)
-    assert registry.model("digits").previous == 1, "it is not version 2 that is kept for the undo"
+    assert registry.line("digits").previous == 1, "it is not version 2 that is kept for the undo"
     registry.forget_previous("digits", 1)
-    assert registry.model("digits").previous is None
+    assert registry.line("digits").previous is None
 
 
 def test_making_the_stable_version_stable_again_changes_nothing(plant: Plant) -> None:
