@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from adapters.signature import Datatype
 from gateway.contract.model import Field
+from gateway.envoy.lua_literal import lua_literal
 from gateway.envoy.snapshot import Json, content_hash
 from gateway.envoy.state import ModelLimits, ServedVersion
 
@@ -31,6 +32,10 @@ class Kind(StrEnum):
     OIP_GRPC = "oip_grpc"
 
 
+_DECOUPLED = {Kind.GRPC: "grpc_stream", Kind.JSON: "json_refused"}
+"""`kind` of typed calls to a decoupled model: gRPC streams its answers, JSON over HTTP cannot."""
+
+
 def tensors_context(version: ServedVersion, kind: Kind, limits: ModelLimits) -> Json:
     """`typed_per_filter_config` that makes the tensors filter work for this version and protocol.
 
@@ -38,7 +43,7 @@ def tensors_context(version: ServedVersion, kind: Kind, limits: ModelLimits) -> 
     """
     contract = version.contract
     context: Json = {
-        "kind": kind.value,
+        "kind": _DECOUPLED.get(kind, kind.value) if contract.decoupled else kind.value,
         "model": contract.model,
         "version": str(version.version),
         "served_name": version.served_name,
@@ -47,6 +52,8 @@ def tensors_context(version: ServedVersion, kind: Kind, limits: ModelLimits) -> 
         "max_rows": contract.max_rows,
         # Envoy's own limit is the larger of the route's and the connection's window: the exact one is the script's.
         "max_bytes": limits.request_bytes,
+        "max_bytes_from": limits.request_bytes_from,
+        "timeout_s": limits.timeout_s,
         "label": label_output(contract.outputs),
         "inputs": [_field(f) for f in contract.inputs],
         "outputs": [_field(f) for f in contract.outputs],
@@ -66,9 +73,9 @@ def context_id(tensors: Json) -> Json:
 
 
 def contexts_by_id(*tensors: Json) -> Json:
-    """Metadata of a route: the contexts of all its entries."""
+    """Metadata of a route: the contexts of all its entries, by id, each as the text of a Lua table."""
     contexts = [each[TENSORS_FILTER]["filter_context"] for each in tensors]
-    return {"filter_metadata": {TENSORS_FILTER: {context["id"]: context for context in contexts}}}
+    return {"filter_metadata": {TENSORS_FILTER: {context["id"]: lua_literal(context) for context in contexts}}}
 
 
 def no_tensors() -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
+from gateway.envoy.lua_literal import lua_module, lua_string
 from gateway.envoy.settings import EnvoySettings
 
 _COPIES = {"leaves_big": "leaves"}
@@ -31,10 +32,12 @@ TENSORS_MODULES = (
     "json_tensor",
     "json_read",
     "typed_read",
+    "contents",
     "answer",
     "digits",
     "json_write",
     "typed_write",
+    "stream_answer",
     "label",
     "oip_http",
 )
@@ -52,7 +55,7 @@ def tensors_source() -> str:
 
 def settings_module(settings: EnvoySettings) -> str:
     """The Lua module `settings`: data, no code."""
-    return f"return {{ sticky_header = {_lua_string(settings.sticky_header.lower())} }}\n"
+    return lua_module({"sticky_header": settings.sticky_header.lower()})
 
 
 def module_source(name: str) -> str:
@@ -62,16 +65,11 @@ def module_source(name: str) -> str:
 
 def _bundle(main: str, modules: tuple[str, ...], settings: str = "") -> str:
     parts = [
-        f"package.preload[{_lua_string(name)}] = function(...)\n"
+        f"package.preload[{lua_string(name)}] = function(...)\n"
         f"{settings if name == 'settings' else module_source(name)}end\n"
         for name in modules
     ]
     return "\n".join([*parts, module_source(main)])
-
-
-def _lua_string(value: str) -> str:
-    escaped = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03d}" for b in value.encode())
-    return f'"{escaped}"'
 
 
 @cache

@@ -30,6 +30,18 @@ WORDS = vectors.model(
 WIDE = vectors.model(
     [TensorSpec("x", Datatype.FP32, (3, 224, 224))], [TensorSpec("y", Datatype.FP32, (3, 224, 224))], name="wide"
 )
+TALKER = vectors.model(
+    [TensorSpec("prompt", Datatype.BYTES, ())],
+    [TensorSpec("token", Datatype.BYTES, (DYNAMIC,)), TensorSpec("score", Datatype.FP32, ())],
+    max_batch_size=2,
+    name="talker",
+    decoupled=True,
+)
+EVERY = vectors.model(
+    [TensorSpec("x", Datatype.INT32, ())],
+    [TensorSpec(d.lower(), d, (2,)) for d in vectors.CONTENTS],
+    name="every",
+)
 SLOW = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="slow")
 HASTY = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="hasty")
 DEAD = vectors.model([TensorSpec("x", Datatype.FP32, ())], [TensorSpec("y", Datatype.FP32, ())], name="dead")
@@ -68,6 +80,8 @@ async def envoy(started_upstream: Upstream, tmp_path_factory: pytest.TempPathFac
         gateway.routes(DIGITS, "stub", versions=(3, 4), limits=ModelLimits(request_bytes=20_000)),
         gateway.routes(WORDS, "stub"),
         gateway.routes(WIDE, "stub"),
+        gateway.routes(TALKER, "stub"),
+        gateway.routes(EVERY, "stub"),
         gateway.routes(SLOW, "stub"),
         gateway.routes(HASTY, "stub", limits=ModelLimits(timeout_s=0.2)),
         gateway.routes(DEAD, "nobody"),

@@ -59,11 +59,14 @@ def test_typed_requests_become_the_tensors_numpy_makes(scripts: Scripts, case: A
 
 
 @SETTINGS
-@given(case=vectors.cases(text=False), identified=st.booleans(), one_element=st.booleans())
-def test_answers_become_the_json_they_mean(scripts: Scripts, case: Any, identified: bool, one_element: bool) -> None:
+@given(case=vectors.cases(text=False), identified=st.booleans(), one_element=st.booleans(), in_contents=st.booleans())
+def test_answers_become_the_json_they_mean(
+    scripts: Scripts, case: Any, identified: bool, one_element: bool, in_contents: bool
+) -> None:
     made, arrays = case[0], vectors.filled(*case)
     rows = vectors.rows_of(made, arrays) or 1
-    response = vectors.answer(made, arrays, identity=str(rows) if identified else None)
+    in_contents = in_contents and vectors.has_contents(made)
+    response = vectors.answer(made, arrays, identity=str(rows) if identified else None, in_contents=in_contents)
     for field, output in zip(made.contract.outputs, response.outputs, strict=True):
         if field.tensor.shape == () and one_element:
             output.shape.append(1)
@@ -99,10 +102,10 @@ def same_values(datatype: Datatype, array: Any, value: Any) -> None:
 
 
 @SETTINGS
-@given(case=vectors.cases(text=True))
-def test_answers_become_the_typed_message_protobuf_makes(scripts: Scripts, case: Any) -> None:
+@given(case=vectors.cases(text=True), in_contents=st.booleans())
+def test_answers_become_the_typed_message_protobuf_makes(scripts: Scripts, case: Any, in_contents: bool) -> None:
     made, arrays = case[0], vectors.filled(*case)
-    response = vectors.answer(made, arrays)
+    response = vectors.answer(made, arrays, in_contents=in_contents and vectors.has_contents(made))
     body, _ = scripts.encode_typed(scripts.plan(made.context()), vectors.framed(response.SerializeToString()))
     parsed: Any = made.classes.response.FromString(vectors.unframed(body))
     expected: Any = made.classes.response()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,11 @@ Answer = Callable[[Any], Any]
 
 @dataclass
 class Upstream:
-    """`answer` maps the received ModelInferRequest to a ModelInferResponse, bytes, or raises `Abort`."""
+    """`answer` maps the received ModelInferRequest to a ModelInferResponse, bytes, or raises `Abort`; `answers` maps it
+    to those of a stream."""
 
     answer: Answer = lambda request: service_pb2.ModelInferResponse()
+    answers: Callable[[Any], Iterable[Any]] | None = None
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     http: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Upstream:
         self.metadata.clear()
         self.http.clear()
         self.answer = lambda request: service_pb2.ModelInferResponse()
+        self.answers = None
 
     async def _app(
         self,
@@ -136,7 +139,15 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         async for body in bodies:
             request = service_pb2.ModelInferRequest.FromString(body)
             self._upstream.requests.append(request)
-            yield self._upstream.answer(request).SerializeToString()
+            self._upstream.metadata.append(dict(context.invocation_metadata()))
+            if self._upstream.answers is None:
+                yield self._upstream.answer(request).SerializeToString()
+                continue
+            try:
+                for answer in self._upstream.answers(request):
+                    yield answer if isinstance(answer, bytes) else answer.SerializeToString()
+            except Abort as abort:
+                await context.abort(abort.code, abort.message)
 
 
 def http_json(value: Any) -> tuple[int, dict[str, str], bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,9 +55,13 @@ class Model:
 
 
 def model(
-    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int = 0, name: str = "digits"
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch_size: int = 0,
+    name: str = "digits",
+    decoupled: bool = False,
 ) -> Model:
-    contract = derive(name, Signature(tuple(inputs), tuple(outputs), max_batch_size))
+    contract = derive(name, Signature(tuple(inputs), tuple(outputs), max_batch_size, decoupled=decoupled))
     return Model(contract, message_classes(contract))
 
 
@@ -230,13 +234,38 @@ def typed_request(made: Model, arrays: Sequence[Any]) -> Any:
     return request
 
 
-def answer(made: Model, arrays: Sequence[Any], *, identity: str | None = None) -> Any:
-    """The ModelInferResponse that a server gives."""
+def answer(made: Model, arrays: Sequence[Any], *, identity: str | None = None, in_contents: bool = False) -> Any:
+    """The ModelInferResponse that a server gives, with the data in `raw_output_contents` or in `contents`."""
     response = service_pb2.ModelInferResponse(model_name="digits.3", model_version="1", id=identity or "")
     for field, array in zip(made.contract.outputs, arrays, strict=True):
-        response.outputs.add(name=field.name, datatype=field.datatype.value, shape=np.shape(array))
-        response.raw_output_contents.append(raw(field.datatype, array))
+        output = response.outputs.add(name=field.name, datatype=field.datatype.value, shape=np.shape(array))
+        if in_contents:
+            name, convert = CONTENTS[field.datatype]
+            getattr(output.contents, name).extend(convert(value) for value in np.reshape(array, -1))
+        else:
+            response.raw_output_contents.append(raw(field.datatype, array))
     return response
+
+
+CONTENTS: dict[Datatype, tuple[str, Callable[[Any], Any]]] = {
+    Datatype.BOOL: ("bool_contents", bool),
+    Datatype.UINT8: ("uint_contents", int),
+    Datatype.UINT16: ("uint_contents", int),
+    Datatype.UINT32: ("uint_contents", int),
+    Datatype.UINT64: ("uint64_contents", int),
+    Datatype.INT8: ("int_contents", int),
+    Datatype.INT16: ("int_contents", int),
+    Datatype.INT32: ("int_contents", int),
+    Datatype.INT64: ("int64_contents", int),
+    Datatype.FP32: ("fp32_contents", float),
+    Datatype.FP64: ("fp64_contents", float),
+    Datatype.BYTES: ("bytes_contents", bytes),
+}
+"""Field of InferTensorContents by datatype; there is none for 16-bit floats."""
+
+
+def has_contents(made: Model) -> bool:
+    return all(field.datatype in CONTENTS for field in made.contract.outputs)
 
 
 def framed(message: bytes) -> bytes:

@@ -2,6 +2,7 @@
 --
 -- Used by the two writers and by labels. Everything a server can get wrong is caught here, before a byte of the reply is
 -- written: frame, protobuf, missing outputs, datatype, shape, number of rows, length of the data.
+local contents = require("contents")
 local errors = require("errors")
 local ffi = require("ffi")
 local protobuf = require("protobuf")
@@ -13,8 +14,10 @@ local M = {}
 
 -- Descriptions of outputs that have been checked, kept per plan; they differ by row count and dynamic shape only.
 local MOST_METAS = 512
--- A longer description carries data in `contents` and is not worth keeping.
+-- Longer ones are not worth keeping; those with the data inside (`contents`) never are.
 local LONGEST_META = 512
+-- Arrays without values that are written at most: a shape such as [2147483647, 0] has no byte of data to bound it.
+local MOST_EMPTY_ARRAYS = 1048576
 
 local function malformed(what)
   bad("it is not valid protobuf: " .. what, "a ModelInferResponse", what)
@@ -99,67 +102,17 @@ local function check_meta(plan, meta)
       shape_text(expected), shape_text(meta.dims)
     )
   end
-  return { field = field, rows = plan.batching and meta.dims[1] or 1, dims = dims, count = count }
-end
-
-local CONTENTS = {
-  BOOL = 1, INT8 = 2, INT16 = 2, INT32 = 2, INT64 = 3, UINT8 = 4, UINT16 = 4, UINT32 = 4, UINT64 = 5, FP32 = 6, FP64 = 7, BYTES = 8,
-}
-
--- InferTensorContents (servers such as MLServer) as the raw bytes of the tensor.
-local function raw_of_contents(p, i, stop, field)
-  local number = CONTENTS[field.datatype]
-  if not number then
-    bad("output " .. field.name .. " of datatype " .. field.datatype .. " has no raw contents", "raw_output_contents", "none")
-  end
-  local parts = {}
-  local width = field.width
-  local cell = ffi.new("uint64_t[1]")
-  local function varints(from, upto)
-    while from < upto do
-      local value
-      value, from = protobuf.varint64(p, from, upto)
-      if not value then
-        malformed("contents of output " .. field.name)
-      end
-      if field.datatype == "BOOL" then
-        value = value ~= 0 and 1 or 0
-      end
-      cell[0] = value -- little-endian: the low `width` bytes are the element
-      parts[#parts + 1] = ffi.string(cell, width)
+  local rows = plan.batching and meta.dims[1] or 1
+  if rows * count == 0 then
+    local arrays = rows
+    for d = 1, field.rank - 1 do
+      arrays = arrays * math.max(dims[d], 1)
+    end
+    if arrays > MOST_EMPTY_ARRAYS then
+      bad("output " .. field.name .. " has shape " .. shape_text(meta.dims) .. " and no values", "fewer empty arrays", shape_text(meta.dims))
     end
   end
-  while i < stop do
-    local tag, after = read_tag(p, i, stop)
-    if not tag then
-      malformed("contents of output " .. field.name)
-    end
-    local wire = tag % 8
-    local upto = skip(p, after, stop, tag)
-    if not upto then
-      malformed("contents of output " .. field.name)
-    end
-    if math.floor(tag / 8) == number then
-      if wire == protobuf.LENGTH then
-        local from = span(p, after, stop)
-        if number == 8 then
-          local size = upto - from
-          parts[#parts + 1] = string.char(size % 256, math.floor(size / 256) % 256, math.floor(size / 65536) % 256, math.floor(size / 16777216))
-          parts[#parts + 1] = ffi.string(p + from, size)
-        elseif number >= 6 then
-          parts[#parts + 1] = ffi.string(p + from, upto - from)
-        else
-          varints(from, upto)
-        end
-      elseif wire == protobuf.VARINT then
-        varints(after, upto)
-      else
-        parts[#parts + 1] = ffi.string(p + after, upto - after)
-      end
-    end
-    i = upto
-  end
-  return table.concat(parts)
+  return { field = field, rows = rows, dims = dims, count = count }
 end
 
 local meta_from, meta_to, raw_from, raw_to = {}, {}, {}, {}
@@ -185,20 +138,13 @@ local function check_bytes(p, i, stop, field, elements)
   end
 end
 
--- Takes a framed answer apart. The result has `rows` and, per output of the contract, `tensors[j]`: `p` and `at` (its
--- bytes), `size`, `dims`, `count` (elements per row). Valid until `body` is let go; `held` keeps it.
-function M.parse(plan, body)
-  local stop = #body
+-- Takes the ModelInferResponse in bytes i..stop-1 of `body` apart (indices from 0). The result has `rows` and, per output of
+-- the contract, `tensors[j]`: `p` and `at` (its bytes), `size`, `dims`, `count` (elements per row). Valid until `body` is
+-- let go; `held` keeps it.
+function M.parse_message(plan, body, i, stop)
   local p = ffi.cast("const uint8_t *", body)
-  if stop < 5 or p[0] ~= 0 or protobuf.frame_size(p, 0) ~= stop - 5 then
-    bad(
-      stop == 0 and "it is empty" or stop >= 5 and p[0] ~= 0 and "it is compressed" or "it is not exactly one gRPC message",
-      "one message", stop .. " bytes"
-    )
-  end
   local metas, raws = 0, 0
   local id
-  local i = 5
   while i < stop do
     local tag, after = read_tag(p, i, stop)
     if not tag then
@@ -235,9 +181,9 @@ function M.parse(plan, body)
   for k = 1, metas do
     local from, size = meta_from[k], meta_to[k] - meta_from[k]
     local checked, parsed
-    local key = size <= LONGEST_META and ffi.string(p + from, size) or nil
+    local key = raws > 0 and size <= LONGEST_META and ffi.string(p + from, size) or nil
     checked = key and plan.metas[key]
-    if not checked or raws == 0 then
+    if not checked then
       parsed = parse_meta(p, from, meta_to[k])
       checked = check_meta(plan, parsed) or "unwanted"
       if key then
@@ -254,7 +200,7 @@ function M.parse(plan, body)
       if raws > 0 then
         tensor.p, tensor.at, tensor.size = p, raw_from[k], raw_to[k] - raw_from[k]
       else
-        local raw = parsed.contents_from and raw_of_contents(p, parsed.contents_from, parsed.contents_to, field) or ""
+        local raw = parsed.contents_from and contents.raw(p, parsed.contents_from, parsed.contents_to, field) or ""
         answer.held[#answer.held + 1] = raw
         tensor.p, tensor.at, tensor.size = ffi.cast("const uint8_t *", raw), 0, #raw
       end
@@ -288,11 +234,40 @@ function M.parse(plan, body)
     end
   end
   answer.rows = answer.rows or 1
-  -- The request's id was its number of rows. Servers that do not repeat the id are not checked.
-  if plan.batching and id and id ~= "" and id ~= tostring(answer.rows) then
+  -- The request's id was its number of rows. Servers that do not repeat the id are not checked; each answer of a stream has
+  -- as many rows as the model likes.
+  if plan.batching and not plan.stream and id and id ~= "" and id ~= tostring(answer.rows) then
     bad("it has " .. answer.rows .. " rows for a request of " .. id, id .. " rows", answer.rows .. " rows")
   end
   return answer
+end
+
+-- Whether the ModelInferResponse p[i..stop-1] has any output. The last message of a decoupled model may have none.
+function M.has_outputs(p, i, stop)
+  while i < stop do
+    local tag, after = read_tag(p, i, stop)
+    if not tag or tag == 42 then
+      return true -- malformed ones are found by who parses them
+    end
+    i = skip(p, after, stop, tag)
+    if not i then
+      return true
+    end
+  end
+  return false
+end
+
+-- The same for a whole body: exactly one framed message.
+function M.parse(plan, body)
+  local stop = #body
+  local p = ffi.cast("const uint8_t *", body)
+  if stop < 5 or p[0] ~= 0 or protobuf.frame_size(p, 0) ~= stop - 5 then
+    bad(
+      stop == 0 and "it is empty" or stop >= 5 and p[0] ~= 0 and "it is compressed" or "it is not exactly one gRPC message",
+      "one message", stop .. " bytes"
+    )
+  end
+  return M.parse_message(plan, body, 5, stop)
 end
 
 return M

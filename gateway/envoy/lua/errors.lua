@@ -30,7 +30,8 @@ local LONGEST = 1024
 
 local ERROR = {}
 
--- Throws an error. `info`: code, reason, message; optional field, expected, received, http, hop, headers.
+-- Throws an error. `info`: code, reason, message; optional field, expected, received, limit, try, nearest, http, hop,
+-- headers, retry_s (seconds after which another try may succeed).
 function M.fail(info)
   info[ERROR] = true
   error(info, 0)
@@ -89,7 +90,7 @@ local function shorten(message)
   return message
 end
 
-local METADATA = { "field", "expected", "received", "limit", "try" }
+local METADATA = { "field", "expected", "received", "limit", "try", "nearest" }
 
 local function metadata_of(info)
   local pairs_ = {}
@@ -112,7 +113,8 @@ function M.json(info, plain_error)
   return table.concat({
     '{"code":', info.code, ',"status":"', NAMES[info.code] or "UNKNOWN", '","message":', message,
     ',"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":', text.json_string(info.reason),
-    ',"domain":"penstock","metadata":{', table.concat(metadata, ","), "}}]",
+    ',"domain":"penstock","metadata":{', table.concat(metadata, ","), "}}",
+    info.retry_s and ',{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"' .. info.retry_s .. 's"}' or "", "]",
     plain_error and ',"error":' .. message or "", "}",
   })
 end
@@ -124,9 +126,13 @@ function M.status_bytes(info)
   for _, pair in ipairs(metadata_of(info)) do
     detail[#detail + 1] = field(3, field(1, pair[1]) .. field(2, pair[2]))
   end
-  local any = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, table.concat(detail))
+  local any = field(3, field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, table.concat(detail)))
+  if info.retry_s then
+    local delay = field(1, "\8" .. protobuf.varint_bytes(info.retry_s))
+    any = any .. field(3, field(1, "type.googleapis.com/google.rpc.RetryInfo") .. field(2, delay))
+  end
   local code = info.code > 0 and "\8" .. protobuf.varint_bytes(info.code) or ""
-  return code .. field(2, shorten(info.message)) .. field(3, any)
+  return code .. field(2, shorten(info.message)) .. any
 end
 
 -- Headers of a trailers-only gRPC answer.

@@ -38,9 +38,13 @@ local function http_route(path)
   if not major then
     return nil
   end
-  local version = rest:match("^/versions/([^/:]+):")
-  if version or rest:byte(1) == 58 then
-    return model(name, version, major)
+  local version, verb = rest:match("^/versions/([^/:]+)(:.*)$")
+  if version then
+    local pinned = model(name, version, major)
+    pinned.path = "/v" .. major .. "/models/" .. name .. verb -- the version goes on in the header
+    return pinned
+  elseif rest:byte(1) == 58 then
+    return model(name, nil, major)
   elseif major == "1" then
     return nil -- documents of the first major are the control plane's
   end
@@ -68,8 +72,8 @@ local function route(path)
   local before, query = path:match("^([^?]*)(.*)$")
   local plain = before:find("%", 1, true) and text.unpercent(before) or before
   local found = http_route(plain)
-  if found and plain ~= before and plain:find("^[%w/:._-]*$") then
-    found.path = plain .. query -- the routes match plain text
+  if found and (found.path or plain ~= before and plain:find("^[%w/:._-]*$")) then
+    found.path = (found.path or plain) .. query -- the routes match plain text
   end
   return found or SYSTEM_ROUTE
 end

@@ -92,6 +92,12 @@ local function compile_fields(entries)
   return fields, by_name
 end
 
+-- The table whose text the control plane wrote. It is data: nothing is in reach of a chunk without an environment.
+function M.table_of(text_of_table)
+  local chunk = assert(loadstring("return " .. text_of_table, "=context"))
+  return setfenv(chunk, {})()
+end
+
 -- `context`: the filter_context as a table (fields: README.md).
 function M.compile(context)
   local plan = {
@@ -106,6 +112,7 @@ function M.compile(context)
     max_bytes_words = (context.max_bytes or 0) .. " bytes" .. ((context.max_bytes_from or "") ~= "" and " (" .. context.max_bytes_from .. ")" or ""),
     timeout_s = context.timeout_s,
     kind = context.kind,
+    stream = context.kind == "grpc_stream",
   }
   plan.inputs, plan.input_by_name = compile_fields(context.inputs)
   plan.outputs, plan.output_by_name = compile_fields(context.outputs)

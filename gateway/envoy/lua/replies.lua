@@ -2,6 +2,7 @@
 --
 -- Envoy marks its local replies (README.md, `local_reply_config`), so nothing is guessed from texts.
 local errors = require("errors")
+local nearest = require("nearest")
 local names = require("names")
 local text = require("text")
 
@@ -16,7 +17,11 @@ local value_of = M.value_of
 
 local MARKS = {
   "x-penstock-local", "x-penstock-local-path", "x-penstock-local-model", "x-penstock-local-name", "x-penstock-local-version",
+  "x-penstock-local-deadline", "x-penstock-local-limit",
 }
+
+-- Seconds a caller is told to wait when a server cannot be reached: supervision restarts one in about that time.
+M.RETRY_S = 1
 
 -- A value that a caller made up, as a header: percent-encoded and bounded.
 function M.header_text(value)
@@ -50,30 +55,60 @@ local function of_control_plane(request)
   return request.model == names.SYSTEM and not request.path:find("^/v2") and not request.path:find("^/inference%.")
 end
 
--- What Envoy's reply means, from its response code details, its HTTP status (or the one it stands for) and the request.
-local function meaning(details, status, request)
+local function unknown_model(request)
+  local what = request.major and "no model is called " .. request.name .. " with API v" .. request.major or "no model is called " .. request.name
+  local near = request.nearest ~= "" and request.nearest or nil
+  return {
+    code = errors.NOT_FOUND, reason = "UNKNOWN_MODEL", received = request.name, nearest = near,
+    message = what .. (near and "; did you mean " .. near .. "?" or "") .. "; GET /v1/models lists those there are",
+  }
+end
+
+local function too_large(request)
+  return {
+    code = errors.RESOURCE_EXHAUSTED, http = 413, reason = "TOO_LARGE", limit = request.limit,
+    message = "the body is larger than this model's limit" .. (request.limit and " of " .. request.limit or ""),
+    expected = request.limit and "at most " .. request.limit, try = "send fewer instances per request",
+  }
+end
+
+local function too_late(request)
+  local own = request.deadline
+  local limit = own and "grpc-timeout: " .. own .. " (the caller's)" or request.limit
+  return {
+    code = errors.DEADLINE_EXCEEDED, reason = "DEADLINE", limit = limit,
+    message = "the prediction did not finish within " .. (own and "the caller's own deadline, grpc-timeout: " .. own or "its time limit" .. (limit and " of " .. limit or "")),
+  }
+end
+
+-- What Envoy's reply means, from its response code details, its HTTP status (or the one it stands for), the request, and
+-- the text of the reply (for a direct response, what the route says).
+local function meaning(details, status, request, said)
+  local ours = details == "direct_response"
   if details == "route_not_found" and request.model ~= names.SYSTEM and request.model ~= "" then
+    return unknown_model(request)
+  elseif ours and status == 404 and request.version ~= "" then
     return {
-      code = errors.NOT_FOUND, reason = "UNKNOWN_MODEL", received = request.name,
-      message = "no model is called " .. request.name .. "; GET /v1/models lists those there are",
+      code = errors.NOT_FOUND, reason = "UNKNOWN_VERSION", received = request.version, expected = said ~= "" and "one of " .. said or nil,
+      message = "model " .. request.name .. " has no loaded version " .. request.version .. (said ~= "" and "; it has " .. said or ""),
     }
-  elseif details == "direct_response" and status == 404 and request.version ~= "" then
+  elseif ours and status == 501 then
     return {
-      code = errors.NOT_FOUND, reason = "UNKNOWN_VERSION", received = request.version,
-      message = "model " .. request.name .. " has no loaded version " .. request.version,
+      code = errors.UNIMPLEMENTED, reason = "NO_TYPED_API", message = said,
+      try = "Open Inference Protocol: POST /v2/models/" .. request.name .. "/infer, or gRPC inference.GRPCInferenceService; /docs/" .. request.name .. " says more",
     }
   elseif status == 404 then
     return { code = errors.NOT_FOUND, reason = "NOT_FOUND", received = request.path, message = "nothing is served at " .. request.path }
   elseif status == 413 then
-    return { code = errors.RESOURCE_EXHAUSTED, http = 413, reason = "TOO_LARGE", message = "the body is larger than this model's limit", try = "send fewer instances per request" }
+    return too_large(request)
   elseif details:find("timeout", 1, true) or status == 504 then
-    return { code = errors.DEADLINE_EXCEEDED, reason = "DEADLINE", message = "the prediction did not finish within its time limit" }
+    return too_late(request)
   elseif details:find("overflow", 1, true) or details:find("overload", 1, true) then
-    return { code = errors.UNAVAILABLE, reason = "OVERLOADED", message = "too many requests are in progress; try again later" }
+    return { code = errors.UNAVAILABLE, reason = "OVERLOADED", message = "too many requests are in progress; try again later", retry_s = M.RETRY_S }
   elseif (status == 503 or status == 502 or details:find("upstream_reset", 1, true)) and of_control_plane(request) then
-    return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = NO_CONTROL_PLANE, hop = "control plane" }
+    return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = NO_CONTROL_PLANE, hop = "control plane", retry_s = M.RETRY_S }
   elseif status == 503 or status == 502 or details:find("upstream_reset", 1, true) then
-    return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = UNAVAILABLE, hop = "server" }
+    return { code = errors.UNAVAILABLE, reason = "UNAVAILABLE", message = UNAVAILABLE, hop = "server", retry_s = M.RETRY_S }
   end
   return nil
 end
@@ -81,36 +116,57 @@ end
 -- gRPC status of Envoy's trailers-only replies -> the HTTP status it was made from.
 local GRPC_TO_HTTP = { [12] = 404, [14] = 503, [4] = 504, [16] = 401, [7] = 403 }
 
+local function status_of_grpc(details, grpc_status)
+  if details:find("payload_too_large", 1, true) then
+    return 413
+  elseif details == "direct_response" and grpc_status == errors.UNKNOWN then
+    return 501 -- the one status of our routes that gRPC has no other number for
+  end
+  return GRPC_TO_HTTP[grpc_status] or 500
+end
+
+-- What the marks of a local reply say of its request. A mark without a value is "-".
+local function marked(headers)
+  local function mark(name)
+    local value = value_of(headers, "x-penstock-local" .. name)
+    return value ~= "-" and value or nil
+  end
+  local request = {
+    path = mark("-path") or "",
+    model = mark("-model") or "",
+    version = text.unpercent(mark("-version") or ""),
+    deadline = mark("-deadline"),
+    limit = mark("-limit"),
+    nearest = "",
+  }
+  local key, major = request.model:match("^(.+)%.v(%d+)$")
+  local plain = text.unpercent(mark("-name") or "")
+  request.major = major
+  request.name = (request.model == names.UNKNOWN or names.key(plain) == (key or request.model)) and plain or key or request.model
+  return request
+end
+
 -- Rewrites the reply in `handle` (a response) that Envoy made itself.
 function M.reshape(handle, details)
   local headers = handle:headers()
-  local request = {
-    path = value_of(headers, "x-penstock-local-path") or "",
-    model = value_of(headers, "x-penstock-local-model") or "",
-    version = value_of(headers, "x-penstock-local-version") or "",
-  }
-  if request.model == "-" then
-    request.model = ""
-  end
-  if request.version == "-" then
-    request.version = ""
-  end
-  local name = value_of(headers, "x-penstock-local-name") or "-"
-  local plain = text.unpercent(name)
-  request.name = (request.model == names.UNKNOWN or names.key(plain) == request.model) and plain or request.model
-  request.version = text.unpercent(request.version)
+  local request = marked(headers)
   for _, mark in ipairs(MARKS) do
     headers:remove(mark)
   end
   if details == "lua_response" then
     return -- one of the scripts answered, in the right shape already
   end
+  if details == "route_not_found" and request.model ~= names.SYSTEM then
+    request.nearest = nearest.of(handle, request.name)
+    headers = handle:headers() -- those from before the call are dead
+  end
 
   local grpc_status = tonumber(value_of(headers, "grpc-status"))
   local status = tonumber(value_of(headers, ":status")) or 500
   if grpc_status then
-    local info = meaning(details, details:find("payload_too_large", 1, true) and 413 or GRPC_TO_HTTP[grpc_status] or 500, request)
-      or { code = grpc_status, reason = "REFUSED", message = text.unpercent(value_of(headers, "grpc-message") or "the request was refused") }
+    local said = text.unpercent(value_of(headers, "grpc-message") or "")
+    local info = meaning(details, status_of_grpc(details, grpc_status), request, said)
+      or { code = grpc_status, reason = "REFUSED", message = said ~= "" and said or "the request was refused" }
     for key, value in pairs(errors.grpc_headers(info)) do
       headers:replace(key, value)
     end
@@ -119,18 +175,19 @@ function M.reshape(handle, details)
   if status < 400 then
     return -- a redirect, or a direct response that is an answer
   end
-  local info = meaning(details, status, request)
-  if not info then
-    local body = handle:body(true) or handle:body(true)
-    local said = body and body:length() > 0 and body:getBytes(0, math.min(body:length(), 1024)) or "the request was refused"
-    info = { code = errors.code_of_http(status), http = status, reason = "REFUSED", message = said }
-  end
   local body = handle:body(true) or handle:body(true)
+  local size = body and body:length() or 0
+  local said = size > 0 and body:getBytes(0, math.min(size, 1024)) or ""
+  local info = meaning(details, status, request, said)
+    or { code = errors.code_of_http(status), http = status, reason = "REFUSED", message = said ~= "" and said or "the request was refused" }
   local plain_error = request.path:sub(1, 4) == "/v2/"
   body:setBytes(errors.json(info, plain_error))
   headers = handle:headers()
   headers:replace(":status", tostring(info.http or errors.http_status(info.code)))
   headers:replace("content-type", "application/json")
+  if info.retry_s then
+    headers:replace("retry-after", tostring(info.retry_s))
+  end
 end
 
 return M

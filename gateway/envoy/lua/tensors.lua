@@ -14,6 +14,7 @@ local oip_grpc = require("oip_grpc")
 local oip_http = require("oip_http")
 local plans = require("plan")
 local replies = require("replies")
+local stream_answer = require("stream_answer")
 local text = require("text")
 local typed_read = require("typed_read")
 local typed_write = require("typed_write")
@@ -21,6 +22,7 @@ local typed_write = require("typed_write")
 local value_of = replies.value_of
 
 local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
+local STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 local NAMESPACE = "penstock"
 
 -- What a JSON body may call itself: `curl -d` says it is a form when nobody tells it otherwise.
@@ -42,7 +44,7 @@ local function plan_of(handle)
   local plan = compiled[id]
   if not plan then
     -- Not in the filter_context: Envoy copies all of that whenever it is asked for.
-    plan = plans.compile(handle:metadata():get(id))
+    plan = plans.compile(plans.table_of(handle:metadata():get(id)))
     if compiled_count >= MOST_PLANS then
       compiled, compiled_count = {}, 0
     end
@@ -64,8 +66,9 @@ local function check_size(plan, size)
   if plan.max_bytes and size > plan.max_bytes then
     errors.fail({
       code = errors.RESOURCE_EXHAUSTED, http = 413, reason = "TOO_LARGE",
-      message = "the body has " .. size .. " bytes; this model's limit is " .. plan.max_bytes,
-      expected = "at most " .. plan.max_bytes .. " bytes", received = size .. " bytes", try = "send fewer instances per request",
+      message = "the body has " .. size .. " bytes; this model's limit is " .. plan.max_bytes_words,
+      expected = "at most " .. plan.max_bytes .. " bytes", received = size .. " bytes",
+      limit = plan.max_bytes_words, try = "send fewer instances per request",
     })
   end
 end
@@ -114,6 +117,23 @@ local function typed_request(handle, plan)
   collect(size)
 end
 
+-- A typed call to a decoupled model: one message, so the same as any other, to the method that answers with many.
+local function stream_request(handle, plan)
+  typed_request(handle, plan)
+  local headers = handle:headers()
+  headers:replace(":path", STREAM_PATH)
+  headers:replace("triton_grpc_error", "true") -- Triton then ends the stream with a status, not with a message of text
+end
+
+-- Typed JSON to a decoupled model. The body is not read: replies.refuse does that.
+local function json_refusal(handle, plan)
+  errors.fail({
+    code = errors.UNIMPLEMENTED, reason = "STREAM_ONLY", field = "",
+    message = "model " .. plan.model .. " answers one request with any number of answers, which JSON over HTTP does not carry",
+    try = "gRPC: PredictStream, or inference.GRPCInferenceService/ModelStreamInfer with metadata x-penstock-model",
+  })
+end
+
 local function oip_http_request(handle, plan)
   local headers = handle:headers()
   headers:replace(":path", oip_http.path(plan, value_of(headers, ":path")))
@@ -143,6 +163,7 @@ local function server_error(code, message)
     -- The server has the caller's deadline too, and may be the first to see it pass.
     code = code, reason = code == errors.DEADLINE_EXCEEDED and "DEADLINE" or "SERVER_ERROR", hop = "server",
     message = message ~= "" and message or "the inference server reported an error without saying which",
+    retry_s = code == errors.UNAVAILABLE and replies.RETRY_S or nil,
   }
 end
 
@@ -175,11 +196,39 @@ local function rewrite_answer(encode, plan, bytes)
   return encode(plan, answer), plan.label and label.of(plan, answer)
 end
 
-local function json_reply(handle, body, status, bytes)
+-- What a pcall around a server's answer caught: an error for the caller and, unless the server reported it itself, a line in
+-- the log.
+local function caught_answer(handle, plan, thrown)
+  local info = errors.caught(thrown)
+  if info.reason ~= "SERVER_ERROR" then
+    handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
+  end
+  return info
+end
+
+-- A unary answer. `encode` writes a good one; `reply(handle, body, bytes, info)` gives the caller that, or an error.
+local function unary_answer(handle, plan, encode, reply)
+  local code, message, body = whole_answer(handle)
+  if code ~= errors.OK then
+    reply(handle, body, nil, server_error(code, message))
+    return code
+  end
+  local ok, bytes, found = pcall(rewrite_answer, encode, plan, body_bytes(body))
+  if not ok then
+    local info = caught_answer(handle, plan, bytes)
+    reply(handle, body, nil, info)
+    return info.code
+  end
+  reply(handle, body, bytes)
+  collect(#bytes)
+  return code, found
+end
+
+local function json_reply(handle, body, bytes, info)
   body = body or handle:body(true) or handle:body(true)
-  body:setBytes(bytes)
+  body:setBytes(bytes or errors.json(info))
   local headers = handle:headers()
-  headers:replace(":status", tostring(status))
+  headers:replace(":status", tostring(info and errors.http_status(info.code) or 200))
   headers:replace("content-type", "application/json")
   headers:remove("grpc-status")
   headers:remove("grpc-message")
@@ -193,57 +242,66 @@ local function json_reply(handle, body, status, bytes)
 end
 
 local function json_answer(handle, plan)
-  local code, message, body = whole_answer(handle)
-  if code ~= errors.OK then
-    local info = server_error(code, message)
-    json_reply(handle, body, errors.http_status(code), errors.json(info))
-    return code
-  end
-  local bytes = body_bytes(body)
-  local ok, reply, found = pcall(rewrite_answer, json_write.encode, plan, bytes)
-  if not ok then
-    local info = errors.caught(reply)
-    handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
-    json_reply(handle, body, errors.http_status(info.code), errors.json(info))
-    return info.code
-  end
-  json_reply(handle, body, 200, reply)
-  collect(#reply)
-  return code, found
+  return unary_answer(handle, plan, json_write.encode, json_reply)
 end
 
 local function set_grpc_error(target, info)
-  for name, value in pairs(errors.grpc_headers(info)) do
-    target:replace(name, value)
+  -- Details that the server itself gave with its error say more.
+  if info.reason ~= "SERVER_ERROR" or not value_of(target, "grpc-status-details-bin") then
+    for name, value in pairs(errors.grpc_headers(info)) do
+      target:replace(name, value)
+    end
+  end
+end
+
+local function typed_reply(handle, body, bytes, info)
+  if info then
+    set_grpc_error(body and handle:trailers() or handle:headers(), info)
+  end
+  if bytes or body and body:length() > 0 then
+    body:setBytes(bytes or "")
   end
 end
 
 local function typed_answer(handle, plan)
-  local code, message, body = whole_answer(handle)
-  if code ~= errors.OK then
-    local target = body and handle:trailers() or handle:headers()
-    if not value_of(target, "grpc-status-details-bin") then
-      set_grpc_error(target, server_error(code, message))
-    end
-    if body and body:length() > 0 then
-      body:setBytes("")
-    end
+  return unary_answer(handle, plan, typed_write.encode, typed_reply)
+end
+
+-- The answers of a decoupled model, one by one as they come.
+local function stream_of_answers(handle, plan)
+  local headers = handle:headers()
+  local code = status_of_headers(headers)
+  if code then
+    set_grpc_error(headers, server_error(code, text.unpercent(value_of(headers, "grpc-message") or "")))
     return code
   end
-  local bytes = body_bytes(body)
-  local ok, reply, found = pcall(rewrite_answer, typed_write.encode, plan, bytes)
-  if not ok then
-    local info = errors.caught(reply)
-    handle:logErr("penstock.tensors: " .. plan.served_name .. ": " .. (info.fault or info.message))
-    set_grpc_error(body and handle:trailers() or handle:headers(), info)
-    if body then
-      body:setBytes("")
+  local state, failed = stream_answer.new(plan), nil
+  for chunk in handle:bodyChunks() do
+    local size = chunk:length()
+    if size > 0 then
+      local ok, bytes = true, ""
+      if not failed then
+        ok, bytes = pcall(stream_answer.edit, state, chunk:getBytes(0, size))
+      end
+      if not ok then
+        failed = caught_answer(handle, plan, bytes)
+      end
+      chunk:setBytes(ok and bytes or "")
     end
-    return info.code
   end
-  body:setBytes(reply)
-  collect(#reply)
-  return code, found
+  local trailers = handle:trailers()
+  code = trailers and tonumber(value_of(trailers, "grpc-status")) or errors.UNKNOWN
+  if code == errors.OK and not failed then
+    local ok, thrown = pcall(stream_answer.finish, state)
+    failed = not ok and caught_answer(handle, plan, thrown) or nil
+  elseif code ~= errors.OK then
+    failed = server_error(code, trailers and text.unpercent(value_of(trailers, "grpc-message") or "") or "")
+  end
+  if failed then
+    set_grpc_error(trailers or handle:headers(), failed)
+    return failed.code
+  end
+  return code
 end
 
 local function oip_http_answer(handle, plan)
@@ -295,8 +353,14 @@ local function oip_grpc_answer(handle, plan)
   return trailers and tonumber(value_of(trailers, "grpc-status")) or errors.UNKNOWN
 end
 
-local REQUEST = { json = json_request, grpc = typed_request, oip_http = oip_http_request, oip_grpc = oip_grpc_request }
-local ANSWER = { json = json_answer, grpc = typed_answer, oip_http = oip_http_answer, oip_grpc = oip_grpc_answer }
+local REQUEST = {
+  json = json_request, json_refused = json_refusal, grpc = typed_request, grpc_stream = stream_request,
+  oip_http = oip_http_request, oip_grpc = oip_grpc_request,
+}
+local ANSWER = {
+  json = json_answer, json_refused = json_answer, grpc = typed_answer, grpc_stream = stream_of_answers,
+  oip_http = oip_http_answer, oip_grpc = oip_grpc_answer,
+}
 
 local function on_request(handle)
   local plan = plan_of(handle)
@@ -327,7 +391,12 @@ local function on_response(handle)
   local details = value_of(headers, "x-penstock-local")
   local code, found
   if details then
-    code = status_of_local(headers, details) -- model.lua gives it its shape
+    code = status_of_local(headers, details) -- model.lua gives it its shape, and cannot know the model's limits
+    if code == errors.RESOURCE_EXHAUSTED then
+      headers:replace("x-penstock-local-limit", plan.max_bytes_words)
+    elseif code == errors.DEADLINE_EXCEEDED then
+      headers:replace("x-penstock-local-limit", plan.timeout_s .. " s (penstock up --prediction-timeout)")
+    end
   else
     code, found = ANSWER[plan.kind](handle, plan)
   end
