@@ -11,6 +11,7 @@ from typing import Any
 from adapters.server import Address
 from gateway.envoy.clusters import plain_cluster
 from gateway.envoy.context import TENSORS_FILTER
+from gateway.envoy.cors import CORS_FILTER
 from gateway.envoy.lua_bundle import model_source, tensors_source
 from gateway.envoy.routes import CONTROL_HTTP, LOCAL_HEADER, MODEL_HEADER, VERSION_HEADER
 from gateway.envoy.settings import EnvoySettings
@@ -19,9 +20,13 @@ from gateway.envoy.statistics import access_logs, latency_buckets
 from gateway.envoy.system_routes import CONTROL_GRPC
 
 MODEL_FILTER = "penstock.model"
+_CALLERS = "callers"
+"""Name of the callers' port in Envoy's own statistics."""
+
 RUNTIME_LAYER = "penstock"
 """Name of the RTDS resource that carries the leases."""
 
+_HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 _NETWORK_FILTERS = "type.googleapis.com/envoy.extensions.filters.network"
 
 _ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
@@ -67,7 +72,7 @@ def bootstrap(settings: EnvoySettings) -> Json:
 
 
 def static_bootstrap(
-    settings: EnvoySettings, *, clusters: list[Json], scopes: list[Json], runtime: dict[str, int], control_plane: bool
+    settings: EnvoySettings, *, clusters: list[Json], scopes: list[Json], runtime: Json, control_plane: bool
 ) -> Json:
     """A complete configuration: everything inline, weights that never lapse.
 
@@ -114,7 +119,7 @@ def listener(settings: EnvoySettings, scopes: Json, *, als_cluster: str | None) 
 def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str | None) -> Json:
     return {
         "@type": f"{_NETWORK_FILTERS}.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "callers",
+        "stat_prefix": _CALLERS,
         "codec_type": "AUTO",
         "scoped_routes": {
             "name": "models",
@@ -124,15 +129,10 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
         "http_filters": [
             # Names the model; the route is chosen again after it, so that its header picks the scope.
             _lua(MODEL_FILTER, model_source(settings), clear_route_cache=True),
+            *([_filter(CORS_FILTER, "cors.v3.Cors")] if settings.allowed_origins else ()),
             # Rewrites :path. Choosing the route again after that would undo the canary split.
             _lua(TENSORS_FILTER, tensors_source(), clear_route_cache=False),
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                    "suppress_envoy_headers": True,
-                },
-            },
+            _filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
         ],
         "access_log": access_logs(als_cluster, settings.als_flush_s),
         "local_reply_config": {"mappers": [_mark_local_replies()]},
@@ -168,6 +168,7 @@ def _mark_local_replies() -> Json:
         f"{LOCAL_HEADER}-model": f"%REQ({MODEL_HEADER})%",
         f"{LOCAL_HEADER}-name": "%REQ(x-penstock-name)%",
         f"{LOCAL_HEADER}-version": f"%REQ({VERSION_HEADER})%",
+        f"{LOCAL_HEADER}-deadline": "%REQ(grpc-timeout)%",
     }
     always = {"op": "GE", "value": {"default_value": 0, "runtime_key": "penstock.none"}}
     return {
@@ -179,11 +180,15 @@ def _mark_local_replies() -> Json:
     }
 
 
+def _filter(name: str, message: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": f"{_HTTP_FILTERS}.{message}", **config}}
+
+
 def _lua(name: str, source: str, *, clear_route_cache: bool) -> Json:
     return {
         "name": name,
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "@type": f"{_HTTP_FILTERS}.lua.v3.Lua",
             "default_source_code": {"inline_string": source},
             "clear_route_cache": clear_route_cache,
         },
@@ -195,7 +200,11 @@ def _process(settings: EnvoySettings) -> Json:
         "node": {"id": settings.node_id, "cluster": "penstock"},
         "admin": {"address": _socket(settings.admin)},
         "stats_flush_interval": "1s",
-        "stats_config": {"histogram_bucket_settings": [latency_buckets()]},
+        "stats_config": {
+            "histogram_bucket_settings": [latency_buckets()],
+            # A dozen statistics for each model's subscription, which nobody reads and every scrape would carry.
+            "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": f"http.{_CALLERS}.rds."}]}},
+        },
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload(settings),
     }

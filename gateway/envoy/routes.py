@@ -13,6 +13,8 @@ from typing import Any
 from gateway.contract.model import Contract
 from gateway.envoy.clusters import Arm, Protocol, alias_name, physical_name
 from gateway.envoy.context import Kind, context_id, contexts_by_id, no_tensors, tensors_context
+from gateway.envoy.cors import cors_policy
+from gateway.envoy.mirror import mirror_key, mirror_policy
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json, LeaseKeys
 from gateway.envoy.state import ModelRoutes, ServedVersion
@@ -36,25 +38,52 @@ _PROTOCOL = {
 }
 """Which port of the inference server a protocol ends at; typed JSON becomes gRPC in Envoy."""
 
+_TYPED_KINDS = (Kind.JSON, Kind.GRPC)
+_OIP_KINDS = (Kind.OIP_HTTP, Kind.OIP_GRPC)
+
+_ANY_PIN: Json = {"name": VERSION_HEADER, "present_match": True}
+
+_LONGEST_REASON = 800
+"""Characters of a refusal's reason: it goes out in gRPC headers, whose size clients bound."""
+
 _OIP_HTTP_METHODS = "infer|ready|config|stats"
-_OIP_GRPC_METHODS = "ModelInfer|ModelReady|ModelMetadata|ModelConfig|ModelStatistics"
-_OIP_STREAM_METHOD = "ModelStreamInfer"
-# Lists of what is allowed: the servers' administrative methods on the same ports (repository, shared memory, trace
-# and log settings) are not for callers.
+# A list of what is allowed: the servers' administrative methods on the same port (repository, shared memory, trace and
+# log settings) are not for callers. For gRPC names.lua has that list: no other method comes with a model's scope.
+_OIP_GRPC = "/inference.GRPCInferenceService/"
+_OIP_GRPC_STREAM = f"{_OIP_GRPC}ModelStreamInfer"
 
 
-def model_route_configuration(model: ModelRoutes, settings: EnvoySettings, *, control_plane: bool = True) -> Json:
-    """All routes of a model, as one RDS resource named by the model's key. Its documents need a control plane."""
+def model_route_configuration(
+    model: ModelRoutes,
+    settings: EnvoySettings,
+    *,
+    control_plane: bool = True,
+    others: tuple[ServedVersion, ...] = (),
+) -> Json:
+    """All routes of a line, as one RDS resource named by its scope key.
+
+    Its documents need a `control_plane`; those of major 1 have the same paths for every model and are the system's.
+    `others` are versions of the model's other API majors, which Open Inference Protocol can pin here.
+    """
+    alone = len(model.versions) == 1 and not others
     routes = [
-        *(_documents(model, settings) if control_plane else ()),
-        *_pins(model),
-        *_shared(model),
-        *_stream(model, settings),
+        *(_documents(model, settings) if control_plane and model.major > 1 else ()),
+        *(_only_pin(model) if alone else _pins(model, others, settings)),
+        *_shared(model, settings, alone=alone),
+        *_untyped(model),
         _refusal(),
     ]
     return {
         "name": model.key,
-        "virtual_hosts": [{"name": model.key, "domains": ["*"], "routes": routes}],
+        "virtual_hosts": [
+            {
+                "name": model.key,
+                "domains": ["*"],
+                "routes": routes,
+                "retry_policy": _retry_policy(Protocol.GRPC),
+                **({"typed_per_filter_config": cors} if (cors := cors_policy(settings)) else {}),
+            }
+        ],
         "request_headers_to_remove": [HASH_HEADER],
     }
 
@@ -69,7 +98,12 @@ def lease_keys(model: ModelRoutes) -> LeaseKeys | None:
         backend = model.served(version).backend
         return tuple(f"{prefix}.{alias_name(backend, protocol, arm)}" for protocol in Protocol)
 
-    return LeaseKeys(routes=model.key, stable=keys(model.stable, Arm.STABLE), canary=keys(model.canary, Arm.CANARY))
+    return LeaseKeys(
+        routes=model.key,
+        stable=keys(model.stable, Arm.STABLE),
+        canary=keys(model.canary, Arm.CANARY),
+        mirror=mirror_key(prefix),
+    )
 
 
 def _runtime_prefix(model: ModelRoutes) -> str:
@@ -78,7 +112,7 @@ def _runtime_prefix(model: ModelRoutes) -> str:
 
 
 def _documents(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
-    base = f"/v1/models/{model.model}"
+    base = f"/v{model.major}/models/{model.model}"
     for path in (base, f"{base}.proto", f"{base}/openapi.json", f"{base}/docs"):
         yield {
             "match": {"path": path},
@@ -87,18 +121,45 @@ def _documents(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
         }
 
 
-def _pins(model: ModelRoutes) -> Iterator[Json]:
+def _kinds(version: ServedVersion) -> tuple[Kind, ...]:
+    """The protocols a version answers."""
+    return tuple(Kind) if version.contract.typed else _OIP_KINDS
+
+
+def _pins(model: ModelRoutes, others: tuple[ServedVersion, ...], settings: EnvoySettings) -> Iterator[Json]:
     """`model.lua` has copied a version in the path or in an Open Inference message to the header."""
+    for version in (*model.versions, *others):
+        yield _stream(model, version, settings, headers=[_pin(version)])
     for version in model.versions:
-        for kind in Kind:
+        for kind in _kinds(version):
             yield _pinned(model, version, kind, _pinned_match(version, kind))
-    yield _refusal(headers=[{"name": VERSION_HEADER, "present_match": True}])
+    for version in others:
+        for kind in _OIP_KINDS:
+            yield _pinned(model, version, kind, _pinned_match(version, kind))
+    for version in model.versions:
+        if not version.contract.typed:
+            for kind in _TYPED_KINDS:
+                yield _no_typed_api(version.contract, _pinned_match(version, kind))
+    known = ", ".join(str(v.version) for v in (*model.versions, *others))
+    yield _refusal(404, known, headers=[_ANY_PIN])
 
 
-def _shared(model: ModelRoutes) -> Iterator[Json]:
+def _only_pin(model: ModelRoutes) -> Iterator[Json]:
+    """A line with one version needs no routes for its pin: the shared ones answer it, and any other is refused here.
+
+    Most models have one version most of the time, and their routes are most of Envoy's memory.
+    """
+    (version,) = model.versions
+    other = {"name": VERSION_HEADER, "string_match": {"exact": str(version.version)}, "invert_match": True}
+    yield _refusal(404, str(version.version), headers=[_ANY_PIN, other])
+
+
+def _shared(model: ModelRoutes, settings: EnvoySettings, *, alone: bool) -> Iterator[Json]:
     stable = model.served(model.stable)
-    for kind in Kind:
-        match = _match(stable.contract, kind)
+    # On the stable version: one stream is one choice, too coarse to share by weight.
+    yield _stream(model, stable, settings)
+    for kind in _kinds(stable):
+        match = _path_match(stable, kind) if alone else _match(stable.contract, kind)
         if model.canary is None:
             yield _pinned(model, stable, kind, match)
         else:
@@ -118,23 +179,37 @@ def _shared(model: ModelRoutes) -> Iterator[Json]:
                     },
                     # Set by model.lua when the user is known; without it the choice is random per request.
                     "hash_policy": [{"header": {"header_name": HASH_HEADER}}],
+                    **mirror_policy(mirror_key(_runtime_prefix(model)), kind, settings),
                     **_action(model, kind),
                 },
                 **_route_common(model),
             }
 
 
-def _stream(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
-    """Open Inference streams, on the stable version: one stream is one choice, too coarse to share by weight, and a
-    stream that fails half-way cannot be retried."""
-    stable = model.served(model.stable)
-    match = {"path": f"/inference.GRPCInferenceService/{_OIP_STREAM_METHOD}"}
-    yield _pinned(model, stable, Kind.OIP_GRPC, match) | {
+def _untyped(model: ModelRoutes) -> Iterator[Json]:
+    """Typed calls to a model that has no typed API say why, and where to go instead."""
+    contract = model.served(model.stable).contract
+    if not contract.typed:
+        for kind in _TYPED_KINDS:
+            yield _no_typed_api(contract, _match(contract, kind))
+
+
+def _no_typed_api(contract: Contract, match: Json) -> Json:
+    why = "; ".join(obstacle.rstrip(".") for obstacle in contract.obstacles)
+    if len(why) > _LONGEST_REASON:
+        why = why[:_LONGEST_REASON] + "..."
+    return _refusal(501, f"model {contract.model} has no typed API: {why}", **match)
+
+
+def _stream(model: ModelRoutes, version: ServedVersion, settings: EnvoySettings, **match: Any) -> Json:
+    """Open Inference streams. They have no time limit, and are not retried: half of one may have been answered."""
+    return _pinned(model, version, Kind.OIP_GRPC, {"path": _OIP_GRPC_STREAM, **match}) | {
         "route": {
-            "cluster": physical_name(stable.backend, Protocol.GRPC),
+            "cluster": physical_name(version.backend, Protocol.GRPC),
             "timeout": "0s",
             "idle_timeout": f"{settings.idle_timeout_s:g}s",
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+            "retry_policy": {},  # none, instead of the virtual host's
         }
     }
 
@@ -189,7 +264,8 @@ def _action(model: ModelRoutes, kind: Kind) -> Json:
         # A caller's own deadline in grpc-timeout (gRPC, or JSON with that header), whatever its length. Envoy ignores
         # `timeout` on a route with this field, so the limit for callers without a deadline is said here again.
         "max_stream_duration": {"max_stream_duration": f"{timeout_s:g}s", "grpc_timeout_header_max": "0s"},
-        "retry_policy": _retry_policy(_PROTOCOL[kind]),
+        # The virtual host has that of gRPC.
+        **({"retry_policy": _retry_policy(Protocol.HTTP)} if _PROTOCOL[kind] is Protocol.HTTP else {}),
     }
 
 
@@ -222,31 +298,39 @@ def _match(contract: Contract, kind: Kind) -> Json:
         case Kind.OIP_HTTP:
             return _regex(rf"/v2/models/{re.escape(contract.model)}(/({_OIP_HTTP_METHODS}))?")
         case Kind.OIP_GRPC:
-            return _regex(rf"/inference\.GRPCInferenceService/({_OIP_GRPC_METHODS})")
+            return {"prefix": _OIP_GRPC}
 
 
 def _pinned_match(version: ServedVersion, kind: Kind) -> Json:
     """As `_match`, for requests that name the version in the header and perhaps in the path."""
-    name = re.escape(version.contract.model)
+    return _path_match(version, kind) | {"headers": [_pin(version)]}
+
+
+def _pin(version: ServedVersion) -> Json:
+    return {"name": VERSION_HEADER, "string_match": {"exact": str(version.version)}}
+
+
+def _path_match(version: ServedVersion, kind: Kind) -> Json:
+    """As `_match`, and the path may name the version too. (Of typed JSON `model.lua` has cut it out.)"""
+    if kind is not Kind.OIP_HTTP:
+        return _match(version.contract, kind)
     in_path = f"(/versions/{version.version})?"
-    match kind:
-        case Kind.JSON:
-            path = _regex(rf"/v{version.contract.major}/models/{name}{in_path}:predict")
-        case Kind.OIP_HTTP:
-            path = _regex(rf"/v2/models/{name}{in_path}(/({_OIP_HTTP_METHODS}))?")
-        case Kind.GRPC | Kind.OIP_GRPC:
-            path = _match(version.contract, kind)
-    return path | {"headers": [{"name": VERSION_HEADER, "string_match": {"exact": str(version.version)}}]}
+    return _regex(rf"/v2/models/{re.escape(version.contract.model)}{in_path}(/({_OIP_HTTP_METHODS}))?")
 
 
 def _regex(pattern: str) -> Json:
     return {"safe_regex": {"regex": pattern}}
 
 
-def _refusal(**match: Any) -> Json:
-    """Not found; `model.lua` says in the caller's protocol what was not: the version, or the method."""
+def _refusal(status: int = 404, words: str = "", **match: Any) -> Json:
+    """A refusal that `model.lua` words in the caller's protocol.
+
+    404 for a version or a method that is not there, with the versions that are in `words`; 501 for a model without a
+    typed API, with the reason in `words`.
+    """
+    anything = {} if {"path", "prefix", "safe_regex"} & match.keys() else {"prefix": "/"}
     return {
-        "match": {"prefix": "/", **match},
-        "direct_response": {"status": 404},
+        "match": {**anything, **match},
+        "direct_response": {"status": status, **({"body": {"inline_string": words}} if words else {})},
         "typed_per_filter_config": no_tensors(),
     }

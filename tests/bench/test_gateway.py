@@ -16,7 +16,7 @@ from loadtest.bench.gateway import report
 from loadtest.bench.gateway.calls import INFER_PATH, LARGE, SMALL, WrongAnswer, call_once, framed
 from loadtest.bench.gateway.cases import PLAIN, Case, Target, cases
 from loadtest.bench.gateway.cpu import NoAccounting, ThreadTime, parse_schedstat, process_time
-from loadtest.bench.gateway.envoys import RunningEnvoy, running
+from loadtest.bench.gateway.fronts import Front, running
 from loadtest.bench.gateway.load import LoadFailed, LoadResult, parse_h2load
 from loadtest.bench.gateway.measure import Measured, Turn, failures
 from loadtest.bench.gateway.stub import StubConnection, frame
@@ -139,7 +139,7 @@ async def test_the_stub_is_a_grpc_server_to_a_real_client() -> None:
 
 
 @pytest.fixture(scope="module")
-def envoys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningEnvoy]]:
+def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
     cores = sorted(os.sched_getaffinity(0))
     folder = tmp_path_factory.mktemp("bench")
     with running(folder, (SMALL, LARGE), envoy_cpu=cores[0], load_cpu=cores[-1]) as all_of_them:
@@ -147,17 +147,17 @@ def envoys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runni
 
 
 @pytest.mark.parametrize("case", cases(requests=1), ids=lambda case: case.name)
-def test_every_case_is_answered_rightly_by_its_envoy(case: Case, envoys: dict[str, RunningEnvoy]) -> None:
-    answer, size = call_once(case.wire, envoys[case.envoy].port, case.path, case.body, case.headers)
+def test_every_case_is_answered_rightly_by_its_front(case: Case, fronts: dict[str, Front]) -> None:
+    answer, size = call_once(case.wire, fronts[case.front].port, case.path, case.body, case.headers)
     case.check(answer)
     assert size in (len(answer), len(framed(answer)))
 
 
-def test_an_error_is_no_answer(envoys: dict[str, RunningEnvoy]) -> None:
+def test_an_error_is_no_answer(fronts: dict[str, Front]) -> None:
     for case in cases(requests=1):
-        if case.envoy == "penstock":
+        if case.front == "penstock":
             with pytest.raises(WrongAnswer, match=r"expected (OK|200), received"):
-                call_once(case.wire, envoys["penstock"].port, case.path + "x", case.body, case.headers)
+                call_once(case.wire, fronts["penstock"].port, case.path + "x", case.body, case.headers)
 
 
 def test_another_answer_than_the_servers_is_refused() -> None:

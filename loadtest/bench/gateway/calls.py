@@ -52,10 +52,14 @@ class BenchModel:
     y: NDArray[np.float32]
 
     @cached_property
-    def contract(self) -> Contract:
+    def signature(self) -> Signature:
         inputs = (TensorSpec("x", Datatype.FP32, self.x.shape),)
         outputs = (TensorSpec("y", Datatype.FP32, self.y.shape),)
-        return derive(self.name, Signature(inputs, outputs, max_batch_size=8))
+        return Signature(inputs, outputs, max_batch_size=8)
+
+    @cached_property
+    def contract(self) -> Contract:
+        return derive(self.name, self.signature)
 
     @property
     def served_name(self) -> str:

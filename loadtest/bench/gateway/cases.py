@@ -19,11 +19,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`envoy` is a name from `envoys`; `against` the name of the case it is compared with ("" for a baseline).
+    """`front` is a name from `fronts`; `against` the name of the case it is compared with ("" for a baseline).
     `model_header`: for an Envoy without the filter that names the model."""
 
     name: str
-    envoy: str
+    front: str
     wire: Wire
     path: str
     body: bytes
@@ -46,6 +46,10 @@ JSON_H1 = "typed JSON over HTTP/1.1, 4 floats"
 TRANSCODER = "grpc_json_transcoder: JSON over HTTP/1.1, 4 floats"
 TRANSCODER_LUA = "grpc_json_transcoder before typed gRPC: JSON over HTTP/1.1, 4 floats"
 
+LARGE_JSON_H2 = "typed JSON over HTTP/2, 150,528 floats"
+LARGE_JSON_H1 = "typed JSON over HTTP/1.1, 150,528 floats"
+FASTAPI = "FastAPI + orjson + tritonclient: JSON over HTTP/1.1, 150,528 floats"
+
 _H2_CONNECTIONS, _H2_STREAMS, _H1_CONNECTIONS = 8, 8, 16
 
 
@@ -55,26 +59,27 @@ def cases(requests: int) -> list[Case]:
     small_h1 = Shape(requests, _H1_CONNECTIONS, 1)
     large = Shape(max(requests // 15, 100), 4, 4)
     large_json = Shape(max(requests // 100, 50), 4, 4)
+    large_json_h1 = Shape(max(requests // 100, 50), 8, 1)
 
-    def typed(model: BenchModel, name: str, envoy: str, shape: Shape, against: str, target: Target | None) -> Case:
+    def typed(model: BenchModel, name: str, front: str, shape: Shape, against: str, target: Target | None) -> Case:
         path, body = model.contract.predict_grpc_path, model.typed_request()
-        return Case(name, envoy, Wire.GRPC, path, body, model.check_typed, shape, against, target)
+        return Case(name, front, Wire.GRPC, path, body, model.check_typed, shape, against, target)
 
-    def part(name: str, envoy: str) -> Case:
+    def part(name: str, front: str) -> Case:
         """A part of the way of typed gRPC that leaves the message as it is: the answer is the server's own."""
         path, body, model = SMALL.contract.predict_grpc_path, SMALL.typed_request(), SMALL.contract.key
-        return Case(name, envoy, Wire.GRPC, path, body, SMALL.check_infer, small, PLAIN, None, model)
+        return Case(name, front, Wire.GRPC, path, body, SMALL.check_infer, small, PLAIN, None, model)
 
-    def infer(name: str, envoy: str, against: str, target: Target | None) -> Case:
+    def infer(name: str, front: str, against: str, target: Target | None) -> Case:
         body = SMALL.infer_request()
-        return Case(name, envoy, Wire.GRPC, INFER_PATH, body, SMALL.check_infer, small, against, target)
+        return Case(name, front, Wire.GRPC, INFER_PATH, body, SMALL.check_infer, small, against, target)
 
     def json(
-        model: BenchModel, name: str, envoy: str, wire: Wire, shape: Shape, against: str, target: Target | None
+        model: BenchModel, name: str, front: str, wire: Wire, shape: Shape, against: str, target: Target | None
     ) -> Case:
-        transcoded = envoy.startswith("transcoder")
+        transcoded = front.startswith("transcoder")
         path = model.contract.predict_grpc_path if transcoded else model.contract.predict_http_path
-        return Case(name, envoy, wire, path, model.json_request(), model.check_json, shape, against, target)
+        return Case(name, front, wire, path, model.json_request(), model.check_json, shape, against, target)
 
     h1, h2 = Wire.JSON_H1, Wire.JSON_H2
     return [
@@ -91,5 +96,7 @@ def cases(requests: int) -> list[Case]:
         json(SMALL, JSON_H1, "penstock", h1, small_h1, TRANSCODER, Target(0.8)),
         typed(LARGE, PLAIN_LARGE, "plain", large, "", None),
         typed(LARGE, "typed gRPC, 602 KB", "penstock", large, PLAIN_LARGE, Target(1.5)),
-        json(LARGE, "typed JSON over HTTP/2, 150,528 floats", "penstock", h2, large_json, PLAIN_LARGE, None),
+        json(LARGE, LARGE_JSON_H2, "penstock", h2, large_json, PLAIN_LARGE, None),
+        json(LARGE, FASTAPI, "fastapi", h1, large_json_h1, "", None),
+        json(LARGE, LARGE_JSON_H1, "penstock", h1, large_json_h1, FASTAPI, Target(0.35)),
     ]

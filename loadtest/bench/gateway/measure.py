@@ -10,13 +10,13 @@ from pathlib import Path
 from loadtest.bench.gateway.calls import Wire, WrongAnswer, call_once
 from loadtest.bench.gateway.cases import Case
 from loadtest.bench.gateway.cpu import process_time
-from loadtest.bench.gateway.envoys import RunningEnvoy
+from loadtest.bench.gateway.fronts import Front
 from loadtest.bench.gateway.load import LoadResult, run_load
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One case once. `busy`: share of h2load's time in which Envoy ran or waited for its core; 1 is saturated."""
+    """One case once. `busy`: share of h2load's time in which the front ran or waited for its core; 1 is saturated."""
 
     us_per_request: float
     busy: float
@@ -50,7 +50,7 @@ class Measured:
 
 def measure(
     cases: Sequence[Case],
-    envoys: Mapping[str, RunningEnvoy],
+    fronts: Mapping[str, Front],
     folder: Path,
     *,
     rounds: int,
@@ -62,12 +62,12 @@ def measure(
     for number, case in enumerate(cases):
         body = folder / f"{number}.body"
         body.write_bytes(case.body)
-        answer, size = call_once(case.wire, envoys[case.envoy].port, case.path, case.body, case.headers)
+        answer, size = call_once(case.wire, fronts[case.front].port, case.path, case.body, case.headers)
         try:
             case.check(answer)
         except (ValueError, KeyError, TypeError) as error:
             raise WrongAnswer(f"{case.name}: cannot read the answer: {error}") from error
-        runs.append(_Run(case, envoys[case.envoy], body, size, load_cpu))
+        runs.append(_Run(case, fronts[case.front], body, size, load_cpu))
     for run in runs:
         run.turn(warm_up=True)
     turns: dict[str, list[Turn]] = {case.name: [] for case in cases}
@@ -78,7 +78,7 @@ def measure(
             turns[run.case.name].append(turn)
             progress(
                 f"round {number + 1}: {run.case.name}: {turn.us_per_request:.1f} us, "
-                f"Envoy busy {turn.busy:.0%}, failed {turn.failed}"
+                f"busy {turn.busy:.0%}, failed {turn.failed}"
             )
     return [Measured(case, tuple(turns[case.name])) for case in cases]
 
@@ -86,7 +86,7 @@ def measure(
 @dataclass(frozen=True, slots=True)
 class _Run:
     case: Case
-    envoy: RunningEnvoy
+    front: Front
     body: Path
     answer_bytes: int
     load_cpu: int
@@ -95,16 +95,16 @@ class _Run:
         shape = self.case.shape
         if warm_up:
             shape = replace(shape, requests=max(shape.requests // 4, shape.connections * shape.streams))
-        before = process_time(self.envoy.pid)
+        before = process_time(self.front.pid)
         result = run_load(
-            f"http://127.0.0.1:{self.envoy.port}{self.case.path}",
+            f"http://127.0.0.1:{self.front.port}{self.case.path}",
             self.body,
             self.case.headers,
             shape,
             http1=self.case.wire is Wire.JSON_H1,
             cpu=self.load_cpu,
         )
-        used = process_time(self.envoy.pid) - before
+        used = process_time(self.front.pid) - before
         return Turn(
             us_per_request=used.used_ns / 1000 / result.total,
             busy=min(1.0, (used.used_ns + used.waited_ns) / (result.seconds * 1e9)),

@@ -43,8 +43,8 @@ class Setting:
         )
 
 
-def page(measured: Sequence[Measured], setting: Setting) -> str:
-    """docs/benchmarks/gateway.md."""
+def page(measured: Sequence[Measured], setting: Setting, more: Sequence[str] = ()) -> str:
+    """docs/benchmarks/gateway.md; `more` are sections after the table of costs."""
     by_name = {one.case.name: one for one in measured}
     rows = "\n".join(_row(one, by_name) for one in measured)
     failed, requests = sum(one.failed for one in measured), sum(one.requests for one in measured)
@@ -53,7 +53,7 @@ def page(measured: Sequence[Measured], setting: Setting) -> str:
 CPU of Envoy per request, one worker, driven as hard as h2load can, before a server that answers at once. Written by
 `{setting.command}`; do not edit.
 
-| case | us/request, best of {setting.rounds} (worst) | Envoy busy | added us | ratio | against | target | |
+| case | us/request, best of {setting.rounds} (worst) | busy | added us | ratio | against | target | |
 |---|---|---|---|---|---|---|---|
 {rows}
 
@@ -72,7 +72,7 @@ load had the same number of bytes.
 - "Of that" are parts of typed gRPC, each with what stands before it; the rest is tensors.lua, the second Lua filter.
 - `grpc_json_transcoder` alone is for servers that speak the model's own messages, and checks no counts; followed by
   Penstock's typed gRPC it does what typed JSON does.{_same_work(by_name)}
-"""
+{"".join(f"{chr(10)}{section}" for section in more)}"""
 
 
 def _row(one: Measured, by_name: Mapping[str, Measured]) -> str:

@@ -1,6 +1,6 @@
 """An inference server fast enough that Envoy is the bottleneck: it speaks HTTP/2 frames and thinks about nothing.
 
-Started by `envoys` as a process of its own: one port per answer, always that answer. Headers are not decoded, so that a
+Started by `fronts` as a process of its own: one port per answer, always that answer. Headers are not decoded, so that a
 request costs a few microseconds; a server that takes longer leaves Envoy idle in between, and the wake-ups hide what is
 measured. That requests are translated right is tested against real servers, in tests/lua and tests/e2e.
 """

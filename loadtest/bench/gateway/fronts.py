@@ -1,4 +1,4 @@
-"""The Envoys that are compared, and the stub behind them, each a process on a core of its own choosing.
+"""The fronts that are compared, and the stub behind them, each a process on a core of its own choosing.
 
 - `penstock`: the gateway's compiled configuration, static, with the real Lua.
 - `penstock_logged`: the same with the access log to the control plane, as `penstock up` runs it.
@@ -7,6 +7,7 @@
 - `plain`: router only.
 - `transcoder`: Envoy's own grpc_json_transcoder and the router, for servers that speak the typed messages themselves.
 - `transcoder_lua`: the transcoder before Penstock's typed gRPC, which together do the work of `penstock`.
+- `fastapi`: no Envoy but a hand-written Python service, for the large model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _START_TIMEOUT_S = 30.0
 
 
-ENVOYS = (
+FRONTS = (
     "plain",
     "transcoder",
     "penstock",
@@ -51,6 +52,7 @@ ENVOYS = (
     "penstock_no_lua",
     "penstock_model_lua",
     "transcoder_lua",
+    "fastapi",
 )
 
 
@@ -63,24 +65,33 @@ class StubPorts:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningEnvoy:
+class Front:
+    """A process that is measured."""
+
     pid: int
     port: int
 
 
 @contextmanager
 def running(
-    folder: Path, models: tuple[BenchModel, ...], *, envoy_cpu: int, load_cpu: int
-) -> Iterator[dict[str, RunningEnvoy]]:
-    """Every Envoy by name, ready, until the end of the block."""
+    folder: Path, models: tuple[BenchModel, ...], *, envoy_cpu: int, load_cpu: int, names: Sequence[str] = FRONTS
+) -> Iterator[dict[str, Front]]:
+    """The fronts of these names, ready, until the end of the block."""
     with ExitStack() as stack:
-        stubs = stack.enter_context(_stub(folder, models, load_cpu))
-        envoys = {}
-        for name in ENVOYS:
-            settings = _settings(next(iter(stubs.values())).infer)
-            config = _config(name, models, stubs, settings)
-            envoys[name] = stack.enter_context(_envoy(folder / f"{name}.json", config, settings, envoy_cpu))
-        yield envoys
+        stubs = stack.enter_context(stub(folder, models, load_cpu))
+        fronts = {}
+        for name in names:
+            if name == "fastapi":
+                server = stubs[models[-1].name].infer
+                fronts[name] = stack.enter_context(_fastapi(folder, models[-1], server, envoy_cpu))
+            else:
+                settings = free_settings(next(iter(stubs.values())).infer)
+                config = _config(name, models, stubs, settings)
+                # JSON, because PyYAML writes text such as y in a way that Envoy reads as true.
+                fronts[name] = stack.enter_context(
+                    envoy(folder / f"{name}.json", json.dumps(config), settings, envoy_cpu)
+                )
+        yield fronts
 
 
 def _config(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
@@ -110,8 +121,7 @@ def _config(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPort
 def _penstock(models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
     state = GatewayState(
         backends=tuple(
-            Backend(name=m.name, grpc=_loopback(stubs[m.name].infer), http=_loopback(stubs[m.name].infer))
-            for m in models
+            Backend(name=m.name, grpc=loopback(stubs[m.name].infer), http=loopback(stubs[m.name].infer)) for m in models
         ),
         models=tuple(
             ModelRoutes(
@@ -134,7 +144,7 @@ def _plain(
     # Open Inference calls name their model inside the body, so one model's server gets them all.
     ways = [(f"{m.name}-typed", m.contract.predict_grpc_path, stubs[m.name].typed) for m in models]
     ways.append((f"{models[0].name}-infer", INFER_PATH, stubs[models[0].name].infer))
-    clusters = [plain_cluster(name, _loopback(port), http2=True, settings=settings) for name, _, port in ways]
+    clusters = [plain_cluster(name, loopback(port), http2=True, settings=settings) for name, _, port in ways]
     routes = [{"match": {"path": path}, "route": {"cluster": name}} for name, path, _ in ways]
     manager = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -189,7 +199,8 @@ def _connection_manager(config: Json) -> Any:
 
 
 @contextmanager
-def _stub(folder: Path, models: tuple[BenchModel, ...], cpu: int) -> Iterator[dict[str, StubPorts]]:
+def stub(folder: Path, models: tuple[BenchModel, ...], cpu: int) -> Iterator[dict[str, StubPorts]]:
+    """The server behind the fronts, until the end of the block: its ports by model."""
     files = []
     for model in models:
         for kind, answer in (("typed", model.typed_response()), ("infer", model.infer_response())):
@@ -209,46 +220,55 @@ def _stub(folder: Path, models: tuple[BenchModel, ...], cpu: int) -> Iterator[di
 
 
 @contextmanager
-def _envoy(path: Path, config: Json, settings: EnvoySettings, cpu: int) -> Iterator[RunningEnvoy]:
-    # JSON, because PyYAML writes text such as y in a way that Envoy reads as true.
-    path.write_text(json.dumps(config))
+def envoy(path: Path, config: str, settings: EnvoySettings, cpu: int) -> Iterator[Front]:
+    """An Envoy with one worker on this core, ready, until the end of the block."""
+    path.write_text(config)
     command = [*_pinned(cpu), *envoy_command(path, concurrency=1).argv]
     with Child(path.stem, command, log=path.with_suffix(".log")) as child:
-        _wait_ready(child, settings)
-        yield RunningEnvoy(child.pid, settings.listen.port)
+        _wait_ready(child, f"http://{settings.admin}/ready")
+        yield Front(child.pid, settings.listen.port)
 
 
-def _wait_ready(child: Child, settings: EnvoySettings) -> None:
+@contextmanager
+def _fastapi(folder: Path, model: BenchModel, server: int, cpu: int) -> Iterator[Front]:
+    """The contract's own path, so that the same request goes to it."""
+    port = free_settings(server).listen.port
+    module = "loadtest.bench.gateway.fastapi_server"
+    where = ["127.0.0.1", str(port), str(server), model.served_name, model.contract.predict_http_path]
+    command = [*_pinned(cpu), sys.executable, "-m", module, *where]
+    with Child("fastapi", command, log=folder / "fastapi.log") as child:
+        _wait_ready(child, f"http://127.0.0.1:{port}/openapi.json")
+        yield Front(child.pid, port)
+
+
+def _wait_ready(child: Child, url: str) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         child.check()
         try:
-            if httpx.get(f"http://{settings.admin}/ready").status_code == httpx.codes.OK:
+            if httpx.get(url).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
     raise ChildFailed(f"{child.name} was not ready after {_START_TIMEOUT_S:g} s:\n{child.tail()}")
 
 
-def _settings(control_grpc: int) -> EnvoySettings:
-    with socket.socket() as callers, socket.socket() as admin:
-        ports = []
-        for held in (callers, admin):
-            held.bind(("127.0.0.1", 0))
-            ports.append(int(held.getsockname()[1]))
-    return EnvoySettings(
-        listen=_loopback(ports[0]),
-        admin=_loopback(ports[1]),
-        control_grpc=_loopback(control_grpc),
-        control_http=_loopback(control_grpc),
-    )
+def free_settings(control: int | None = None) -> EnvoySettings:
+    """Free ports; `control` is that of the control plane, another free one by default."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        callers, admin, free = (loopback(int(each.getsockname()[1])) for each in sockets)
+    control_plane = free if control is None else loopback(control)
+    return EnvoySettings(listen=callers, admin=admin, control_grpc=control_plane, control_http=control_plane)
 
 
 def _pinned(cpu: int) -> list[str]:
     return ["taskset", "-c", str(cpu)]
 
 
-def _loopback(port: int) -> Address:
+def loopback(port: int) -> Address:
     return Address("127.0.0.1", port)
 
 
