@@ -32,7 +32,7 @@ def run(session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str,
 
 def _value(array: Array) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
-        bits = np.ascontiguousarray(array).view(np.uint16)
+        bits = np.asarray(array, order="C").view(np.uint16)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array)
 

@@ -19,8 +19,7 @@ from gateway.contract.snippets import Gateway, Snippet, literal
 _NUMPY: dict[Datatype, str] = {
     Datatype.BOOL: "np.bool_",
     Datatype.FP16: "np.float16",
-    # numpy has no bfloat16; tritonclient makes it of float32.
-    Datatype.BF16: "np.float32",
+    Datatype.BF16: "ml_dtypes.bfloat16",
     Datatype.FP32: "np.float32",
     Datatype.FP64: "np.float64",
     Datatype.BYTES: "np.object_",
@@ -74,7 +73,7 @@ def _inputs(contract: Contract) -> Iterator[str]:
 def _tritonclient(contract: Contract, gateway: Gateway) -> str:
     return "\n".join(
         [
-            "import numpy as np",
+            *_imports(contract),
             "import tritonclient.http as triton",
             "",
             *_inputs(contract),
@@ -90,7 +89,7 @@ def _streamed(contract: Contract, gateway: Gateway) -> str:
         [
             "import queue",
             "",
-            "import numpy as np",
+            *_imports(contract),
             "import tritonclient.grpc as triton",
             "",
             *_inputs(contract),
@@ -108,6 +107,12 @@ def _streamed(contract: Contract, gateway: Gateway) -> str:
             *(f"        print({literal(t.name)}, answer.as_numpy({literal(t.name)}))" for t in contract.gives),
         ]
     )
+
+
+def _imports(contract: Contract) -> list[str]:
+    """numpy has no bfloat16."""
+    bfloat16 = any(tensor.datatype is Datatype.BF16 for tensor in _given(contract))
+    return [*(["import ml_dtypes"] if bfloat16 else []), "import numpy as np"]
 
 
 def _client(gateway: Gateway) -> str:

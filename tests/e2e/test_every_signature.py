@@ -8,6 +8,9 @@ which is too much for every change.
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +29,9 @@ from adapters.signature import TensorSpec
 from adapters.triton.config import served_wire_shape
 from gateway.contract.derive import derive
 from gateway.contract.descriptor import message_classes
-from gateway.contract.open_inference import NOT_IN_JSON
+from gateway.contract.open_inference import NOT_IN_JSON, calls
 from gateway.contract.proto import proto_text
+from gateway.contract.snippets import Gateway
 from tests.e2e.running import Penstock
 from tests.lua import vectors
 from tests.lua.vectors import Model
@@ -219,3 +223,18 @@ def test_the_examples_of_its_documents_work(live: Live) -> None:
     media = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     response = httpx.post(f"{live.penstock.url}{path}", json=media["example"], timeout=30)
     assert response.status_code == 200, response.text
+
+
+def test_the_open_inference_calls_of_its_page_work(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown where there is no typed API; made from the tensors alone, so they must work for any model."""
+    for snippet in calls(live.model.contract, Gateway(live.penstock.authority)):
+        if snippet.title.startswith("Python"):
+            exec(snippet.text, {})
+            printed = capsys.readouterr().out
+            assert all(spec.name in printed for spec in live.fixture.signature.outputs)
+        else:
+            done = subprocess.run(shlex.split(snippet.text), capture_output=True, text=True, timeout=60, check=True)
+            answer = json.loads(done.stdout)
+            assert {output["name"] for output in answer["outputs"]} == {
+                spec.name for spec in live.fixture.signature.outputs
+            }

@@ -54,7 +54,8 @@ def _edges(datatype: Datatype, *, finite: bool) -> Sequence[Any]:
         return (True, False, False)
     if datatype in FLOATS:
         return (*_FINITE[datatype], *(() if finite else _NOT_FINITE))
-    limits = np.iinfo(NUMPY[datatype])
+    dtype: Any = NUMPY[datatype]
+    limits = np.iinfo(dtype)
     return (0, int(limits.max), int(limits.min), 1, 7)
 
 
