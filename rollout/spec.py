@@ -6,15 +6,25 @@ What a person writes is `rollout.spec_file`, which ends in this. Read by `rollou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from rollout.freeze import FreezeWindow
 from rollout.judge.margins import Margins
 from rollout.judge.settings import JudgeSettings, Metric
 from rollout.machine import DeadlineAction, Plan
 from rollout.ports import FULL_WEIGHT
+from rollout.spec_parts import Gate, GoldenSpec, PrometheusSpec, ShadowSpec, Webhook
+
+
+class DriftAction(StrEnum):
+    """What predictions that are distributed otherwise than stable's lead to."""
+
+    HOLD = "hold"
+    ROLL_BACK = "roll_back"
+    IGNORE = "ignore"
 
 
 class OnNewVersion(StrEnum):
@@ -48,24 +58,40 @@ class RolloutSpec:
     steps_bp:          share of traffic per step, rising to all of it
     holdback_bp:       share left on stable while the last step is judged: without it an outage and a bad candidate
                        look alike
+    gates:             where it waits for a word or a time between steps, by step
     min_step_s:        least time in a step
+    min_bake_s:        the same for the last of several steps (None: as any other)
     deadline_s:        longest time in a step (or in loading) before `on_deadline`
     on_deadline:       hold (go on waiting, and say so), pause, or roll_back
     rollback_window_s: how long the old version stays loaded after promotion, so that undo loads nothing
     on_new_version:    queue: it waits its turn; replace: this rollout is aborted for it; refuse: it gets an error
     unready_grace_s:   how long a candidate may be not ready (at weight 0) before it is rolled back
+    freeze:            times in which nothing starts or advances; harm still rolls back
+    shadow:            compare answers to copied requests before any user is exposed (None: no such step)
+    golden:            evaluate the candidate on a labelled file before that (None: no)
+    prometheus:        evidence that Prometheus has, beside Envoy's (None: none)
+    drift:             what a shift in the distribution of predictions leads to
+    notify:            who hears of it
     alpha, beta:       chance of rolling back a healthy version, of passing a step with harm at the margin
     guardrail, limits, tolerances, warm-up, quality_floor, required: see `JudgeSettings`
     """
 
     steps_bp: tuple[int, ...] = (1000, 3000, FULL_WEIGHT)
+    gates: tuple[Gate, ...] = ()
     holdback_bp: int = 500
     min_step_s: float = 90.0
+    min_bake_s: float | None = None
     deadline_s: float = 7200.0
     on_deadline: DeadlineAction = DeadlineAction.HOLD
     rollback_window_s: float = 3600.0
     on_new_version: OnNewVersion = OnNewVersion.QUEUE
     unready_grace_s: float = 30.0
+    freeze: tuple[FreezeWindow, ...] = ()
+    shadow: ShadowSpec | None = None
+    golden: GoldenSpec | None = None
+    prometheus: PrometheusSpec | None = None
+    drift: DriftAction = DriftAction.HOLD
+    notify: tuple[Webhook, ...] = ()
     alpha: float = 0.01
     beta: float = 0.02
     guardrail: bool = True
@@ -75,6 +101,7 @@ class RolloutSpec:
     stable_error_limit: float = 0.05
     error_tolerance: float = 1.3
     latency_tolerance: float = 0.05
+    share_tolerance: float = 0.25
     accuracy_tolerance: float = 1.05
     quality_floor: float = 0.005
     warm_up_start_s: float = 180.0
@@ -124,21 +151,45 @@ class RolloutSpec:
         return {
             **value,
             "steps_bp": list(self.steps_bp),
+            "gates": [asdict(gate) for gate in self.gates],
             "on_deadline": self.on_deadline.value,
             "on_new_version": self.on_new_version.value,
-            "margins": {f.name: getattr(self.margins, f.name) for f in fields(self.margins)},
+            "freeze": [window.to_json() for window in self.freeze],
+            "shadow": None if self.shadow is None else asdict(self.shadow),
+            "golden": None if self.golden is None else asdict(self.golden),
+            "prometheus": None if self.prometheus is None else self.prometheus.to_json(),
+            "drift": self.drift.value,
+            "notify": [webhook.to_json() for webhook in self.notify],
+            "margins": asdict(self.margins),
             "required": sorted(metric.value for metric in self.required),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RolloutSpec:
-        return cls(
-            **{
-                **value,
-                "steps_bp": tuple(value["steps_bp"]),
-                "on_deadline": DeadlineAction(value["on_deadline"]),
-                "on_new_version": OnNewVersion(value["on_new_version"]),
-                "margins": FixedMargins(**value["margins"]),
-                "required": frozenset(Metric(name) for name in value["required"]),
-            }
-        )
+        """What `to_json` gave. Fields that an older journal does not know have their defaults."""
+        return cls(**{name: _READ.get(name, _same)(part) for name, part in value.items()})
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _perhaps(read: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda value: None if value is None else read(value)
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "steps_bp": tuple,
+    "gates": lambda gates: tuple(Gate(**gate) for gate in gates),
+    "on_deadline": DeadlineAction,
+    "on_new_version": OnNewVersion,
+    "freeze": lambda windows: tuple(FreezeWindow.from_json(window) for window in windows),
+    "shadow": _perhaps(lambda value: ShadowSpec(**value)),
+    "golden": _perhaps(lambda value: GoldenSpec(**value)),
+    "prometheus": _perhaps(PrometheusSpec.from_json),
+    "drift": DriftAction,
+    "notify": lambda webhooks: tuple(Webhook.from_json(webhook) for webhook in webhooks),
+    "margins": lambda margins: FixedMargins(**margins),
+    "required": lambda names: frozenset(Metric(name) for name in names),
+}
+"""How each field that is no plain number or flag is read back."""

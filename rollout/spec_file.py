@@ -6,26 +6,43 @@ was expected and what came; all of them are reported at once.
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from rollout.judge.settings import Metric
+from rollout.freeze import FreezeWindow
 from rollout.machine import DeadlineAction
 from rollout.ports import FULL_WEIGHT
-from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec import DriftAction, FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
+from rollout.spec_values import (
+    Accuracy,
+    Address,
+    Count,
+    Days,
+    Disagreement,
+    Duration,
+    Flag,
+    Hours,
+    Metrics,
+    Occasions,
+    Percent,
+    PositiveDuration,
+    PositivePercent,
+    Ratio,
+    Share,
+    Slower,
+    Steps,
+    Timezone,
+    Tolerance,
+    Words,
+    nearest,
+    one_of,
+)
 from rollout.yaml_lines import Document, YamlError, read
-
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,113 +85,6 @@ def spec_from_mapping(value: Mapping[str, Any], source: str = "rollout spec") ->
     return _check(Document(dict(value)), source)
 
 
-def _number(value: object) -> float | None:
-    """A real number, and not a bool or NaN dressed as one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _duration(value: object) -> float:
-    number = _number(value)
-    if number is None and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
-        number = float(match[1]) * _UNIT_S[match[2]]
-    if number is None or number < 0:
-        raise ValueError('a duration such as "30s", "5m", "2h" or seconds')
-    return number
-
-
-def _positive_duration(value: object) -> float:
-    number = _duration(value)
-    if number == 0:
-        raise ValueError('a duration above zero, such as "30s", "5m", "2h" or seconds')
-    return number
-
-
-def _percent_bp(value: object) -> int:
-    """Percent (10, 2.5 or "2.5%") as basis points."""
-    number = _number(value)
-    if number is None and isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
-        number = float(match[1])
-    points = None if number is None else round(number * 100)
-    if number is None or points is None or not 0 <= points <= FULL_WEIGHT or abs(points - number * 100) > 1e-6:
-        raise ValueError("percent from 0 to 100, in steps of 0.01")
-    return points
-
-
-def _share(value: object) -> float:
-    number = _number(value)
-    if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
-        number = float(match[1]) / 100.0
-    if number is None or not 0 < number < 1:
-        raise ValueError('a share between 0 and 1, such as 0.01 or "1%"')
-    return number
-
-
-def _slower(value: object) -> float:
-    if value == "none":
-        return 0.0
-    number = _number(value)
-    if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
-        number = float(match[1]) / 100.0
-    if number is None or not 0 < number <= 10:
-        raise ValueError('how much slower, such as "10%" or 0.1 (at most 10), or none')
-    return number
-
-
-def _ratio(value: object) -> float:
-    number = _number(value)
-    if number is None or not 1 < number <= 1000:
-        raise ValueError("a ratio above 1, such as 1.2 (a fifth more)")
-    return number
-
-
-def _flag(value: object) -> bool:
-    if value is True or value is False:
-        return value
-    raise ValueError("true or false")
-
-
-def _steps(value: object) -> tuple[int, ...]:
-    shape = ValueError("a list of percentages that rise to 100, such as [10, 30, 100]")
-    if not isinstance(value, list) or not value:
-        raise shape
-    steps = tuple(_percent_bp(item) for item in value)
-    if steps[0] == 0:
-        raise ValueError("a first step above 0")
-    for before, after in pairwise(steps):
-        if after <= before:
-            raise ValueError(f"steps that rise ({after / 100:g} follows {before / 100:g})")
-    if steps[-1] != FULL_WEIGHT:
-        raise ValueError(f"100 as the last step (it ends at {steps[-1] / 100:g})")
-    return steps
-
-
-def _one_of(*allowed: str) -> BeforeValidator:
-    def check(value: object) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)}{_nearest(value, allowed)}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _metrics(value: object) -> frozenset[Metric]:
-    known = [metric.value for metric in Metric]
-    if not isinstance(value, list) or any(item not in known for item in value):
-        raise ValueError(f"a list out of {', '.join(known)}")
-    return frozenset(Metric(item) for item in value)
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-PositiveDuration = Annotated[float, BeforeValidator(_positive_duration)]
-Percent = Annotated[int, BeforeValidator(_percent_bp)]
-Share = Annotated[float, BeforeValidator(_share)]
-Slower = Annotated[float, BeforeValidator(_slower)]
-Ratio = Annotated[float, BeforeValidator(_ratio)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -198,10 +108,11 @@ class LimitsSection(_Section):
 
 
 class ToleranceSection(_Section):
-    """How much worse than stable is not harm yet."""
+    """How much worse than stable is not harm yet. `share`: how far the odds of reaching the candidate may be off."""
 
     errors: Ratio = 1.3
     latency: Slower = 0.05
+    share: Share = 0.25
 
 
 class QualitySection(_Section):
@@ -216,16 +127,106 @@ class WarmupSection(_Section):
     step: Duration = 120.0
 
 
+class ShadowSection(_Section):
+    """Copies of live requests that both versions answer, before any user is exposed. Defaults: `ShadowSpec`."""
+
+    share: PositivePercent = 1000
+    requests: Count = 500
+    max_disagreement: Disagreement = None
+    tolerance: Tolerance = 0.01
+
+    def to_spec(self) -> ShadowSpec:
+        return ShadowSpec(self.share, self.requests, self.max_disagreement, self.tolerance)
+
+
+class GoldenSection(_Section):
+    """`file`: labelled instances, or the digest under which they were uploaded."""
+
+    file: Words
+    min_accuracy: Accuracy | None = None
+    max_drop: Share | None = None
+
+    def to_spec(self) -> GoldenSpec:
+        return GoldenSpec(self.file, self.min_accuracy, self.max_drop)
+
+
+class QueryPairSection(_Section):
+    """PromQL for each version."""
+
+    stable: Words
+    candidate: Words
+
+    def to_spec(self) -> QueryPair:
+        return QueryPair(self.stable, self.candidate)
+
+
+class QueriesSection(_Section):
+    """Growing counters, one number per query. `labelled` and `wrong` go together."""
+
+    requests: QueryPairSection
+    errors: QueryPairSection
+    labelled: QueryPairSection | None = None
+    wrong: QueryPairSection | None = None
+    age: Words | None = None
+
+    @field_validator("wrong", mode="after")
+    @classmethod
+    def _goes_with_labelled(cls, value: QueryPairSection | None, others: ValidationInfo) -> QueryPairSection | None:
+        if others.data.get("labelled") is None and value is not None:
+            raise ValueError("`labelled` beside it: how many were wrong says nothing without how many there were")
+        return value
+
+
+class PrometheusSection(_Section):
+    url: Address
+    queries: QueriesSection
+    max_age: PositiveDuration = 60.0
+
+    def to_spec(self) -> PrometheusSpec:
+        labelled, wrong = (
+            None if pair is None else pair.to_spec() for pair in (self.queries.labelled, self.queries.wrong)
+        )
+        return PrometheusSpec(
+            url=self.url,
+            requests=self.queries.requests.to_spec(),
+            errors=self.queries.errors.to_spec(),
+            labelled=labelled,
+            wrong=wrong,
+            age=self.queries.age,
+            max_age_s=self.max_age,
+        )
+
+
+class FreezeSection(_Section):
+    days: Days = frozenset(range(7))
+    hours: Hours = (0, 24 * 60)
+    timezone: Timezone = "UTC"
+
+    def to_spec(self) -> FreezeWindow:
+        return FreezeWindow(days=self.days, start=self.hours[0], end=self.hours[1], timezone=self.timezone)
+
+
+class WebhookSection(_Section):
+    """`events`: the occasions it is told of; all when left out."""
+
+    url: Address
+    events: Occasions = frozenset(Occasion)
+
+    def to_spec(self) -> Webhook:
+        return Webhook(self.url, self.events)
+
+
 class DeadlineSection(_Section):
     after: PositiveDuration = 7200.0
-    action: Annotated[DeadlineAction, _one_of(*DeadlineAction)] = DeadlineAction.HOLD
+    action: Annotated[DeadlineAction, one_of(*DeadlineAction)] = DeadlineAction.HOLD
 
 
 class SpecFile(_Section):
     """The file as a whole. Defaults are those of `RolloutSpec`."""
 
-    steps: Annotated[tuple[int, ...], BeforeValidator(_steps)] = (1000, 3000, FULL_WEIGHT)
+    steps: Steps = (1000, 3000, FULL_WEIGHT)
     min_step: Duration = 90.0
+    min_bake: Duration | None = None
     holdback: Percent = 500
     alpha: Share = 0.01
     beta: Share = 0.02
@@ -236,29 +237,47 @@ class SpecFile(_Section):
     quality: QualitySection = QualitySection()
     warmup: WarmupSection = WarmupSection()
     deadline: DeadlineSection = DeadlineSection()
-    required: Annotated[frozenset[Metric], BeforeValidator(_metrics)] = frozenset()
+    drift: Annotated[DriftAction, one_of(*DriftAction)] = DriftAction.HOLD
+    shadow: ShadowSection | None = None
+    golden: GoldenSection | None = None
+    prometheus: PrometheusSection | None = None
+    freeze: tuple[FreezeSection, ...] = ()
+    notify: tuple[WebhookSection, ...] = ()
+    required: Metrics = frozenset()
     rollback_window: Duration = 3600.0
     unready_grace: Duration = 30.0
-    on_new_version: Annotated[OnNewVersion, _one_of(*OnNewVersion)] = OnNewVersion.QUEUE
+    on_new_version: Annotated[OnNewVersion, one_of(*OnNewVersion)] = OnNewVersion.QUEUE
+
+    @property
+    def weights_bp(self) -> tuple[int, ...]:
+        return tuple(step for step in self.steps if not isinstance(step, Gate))
 
     @model_validator(mode="after")
     def _holdback_leaves_room(self) -> Self:
-        before = self.steps[-2] if len(self.steps) > 1 else 0
-        if self.steps[-1] - self.holdback <= before:
+        before = self.weights_bp[-2] if len(self.weights_bp) > 1 else 0
+        if self.weights_bp[-1] - self.holdback <= before:
             room = (FULL_WEIGHT - before) / 100
             raise ValueError(f"a holdback below {room:g}, for the last step to be above the one before")
         return self
 
     def to_spec(self) -> RolloutSpec:
         return RolloutSpec(
-            steps_bp=self.steps,
+            steps_bp=self.weights_bp,
+            gates=tuple(gate for gate in self.steps if isinstance(gate, Gate)),
             holdback_bp=self.holdback,
             min_step_s=self.min_step,
+            min_bake_s=self.min_bake,
             deadline_s=self.deadline.after,
             on_deadline=self.deadline.action,
             rollback_window_s=self.rollback_window,
             on_new_version=self.on_new_version,
             unready_grace_s=self.unready_grace,
+            freeze=tuple(window.to_spec() for window in self.freeze),
+            shadow=None if self.shadow is None else self.shadow.to_spec(),
+            golden=None if self.golden is None else self.golden.to_spec(),
+            prometheus=None if self.prometheus is None else self.prometheus.to_spec(),
+            drift=self.drift,
+            notify=tuple(webhook.to_spec() for webhook in self.notify),
             alpha=self.alpha,
             beta=self.beta,
             guardrail=self.guardrail,
@@ -268,6 +287,7 @@ class SpecFile(_Section):
             stable_error_limit=self.limits.stable_error_rate,
             error_tolerance=self.tolerance.errors,
             latency_tolerance=self.tolerance.latency,
+            share_tolerance=self.tolerance.share,
             accuracy_tolerance=self.quality.tolerance,
             quality_floor=self.quality.floor,
             warm_up_start_s=self.warmup.start,
@@ -294,10 +314,15 @@ def _problem(detail: ErrorDetails, document: Document) -> Problem:
     match detail["type"]:
         case "extra_forbidden":
             known = list(_section_at(path[:-1]).model_fields)
-            return Problem(field, line, f"one of {', '.join(known)}{_nearest(str(path[-1]), known)}", "this key")
+            return Problem(field, line, f"one of {', '.join(known)}{nearest(str(path[-1]), known)}", "this key")
         case "model_type" | "model_attributes_type":
             known = list(_section_at(path).model_fields)
             return Problem(field, line, f"settings under it: {', '.join(known)}", _shown(detail["input"]))
+        case "missing":
+            needed = [name for name, known in _section_at(path[:-1]).model_fields.items() if known.is_required()]
+            return Problem(field, line, f"a value: {', '.join(needed)} cannot be left out", "nothing")
+        case "tuple_type":
+            return Problem(field, line, "a list", _shown(detail["input"]))
         case "value_error" if not detail["loc"]:
             received = document.value.get("holdback", SpecFile.model_fields["holdback"].default / 100)
             return Problem(field, line, str(detail["ctx"]["error"]), _shown(received))
@@ -310,16 +335,18 @@ def _problem(detail: ErrorDetails, document: Document) -> Problem:
 def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
     section: type[BaseModel] = SpecFile
     for part in path:
-        annotation = section.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        section = annotation
+        if isinstance(part, str):
+            inner = section_in(section.model_fields[part].annotation)
+            assert inner is not None
+            section = inner
     return section
 
 
-def _nearest(word: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+def section_in(annotation: object) -> type[BaseModel] | None:
+    """The section that a field holds, by itself, perhaps, or in a list; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((section for part in get_args(annotation) if (section := section_in(part)) is not None), None)
 
 
 def _shown(value: object) -> str:

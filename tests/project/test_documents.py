@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway.server import errors, metrics
 from rollout.machine import State
-from rollout.spec_file import SpecFile
+from rollout.spec_file import SpecFile, section_in
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,8 +24,8 @@ def text(name: str) -> str:
 
 def spec_fields(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from spec_fields(field.annotation, f"{prefix}{name}.")
+        if (inner := section_in(field.annotation)) is not None:
+            yield from spec_fields(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 

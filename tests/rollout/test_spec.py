@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollout.freeze import FreezeWindow
 from rollout.judge.settings import Metric
 from rollout.machine import DeadlineAction
-from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec import DriftAction, FixedMargins, OnNewVersion, RolloutSpec
 from rollout.spec_file import Problem, SpecError, parse_spec, spec_from_mapping
+from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
 
 WHOLE = """\
-steps: [5, 25.5, 50%, 100]
+steps: [5, {pause: true}, 25.5, 50%, {pause: 10m}, 100]
 min_step: 2m
 holdback: 10
 alpha: 0.5%
@@ -28,7 +30,7 @@ margins:
   accuracy: 1.2
   reward: 1.5
 limits: {error_rate: 20%, latency_p99: 250ms, stable_error_rate: 0.1}
-tolerance: {errors: 1.5, latency: 8%}
+tolerance: {errors: 1.5, latency: 8%, share: 50%}
 quality: {tolerance: 1.1, floor: 1%}
 warmup: {start: 30s, step: 10}
 deadline: {after: 1d, action: pause}
@@ -36,6 +38,20 @@ required: [errors, accuracy]
 rollback_window: 24h
 unready_grace: 1.5m
 on_new_version: replace
+drift: roll_back
+min_bake: 10m
+shadow: {share: 5, requests: 2000, max_disagreement: 2%, tolerance: 0.05}
+golden: {file: golden.jsonl, min_accuracy: 90%, max_drop: 1%}
+prometheus:
+  url: http://127.0.0.1:9090
+  max_age: 30s
+  queries:
+    requests: {stable: 'sum(r{v="{{stable}}"})', candidate: 'sum(r{v="{{candidate}}"})'}
+    errors: {stable: e1, candidate: e2}
+freeze:
+  - {days: [fri, sat], hours: "18:00-08:00", timezone: Europe/Berlin}
+notify:
+  - {url: "https://hooks.example.com/T0", events: [promoted, rolled_back]}
 """
 
 
@@ -67,6 +83,20 @@ def test_every_setting_arrives() -> None:
         rollback_window_s=86_400.0,
         unready_grace_s=90.0,
         on_new_version=OnNewVersion.REPLACE,
+        gates=(Gate(1), Gate(3, 600.0)),
+        drift=DriftAction.ROLL_BACK,
+        min_bake_s=600.0,
+        share_tolerance=0.5,
+        shadow=ShadowSpec(share_bp=500, requests=2000, max_disagreement=0.02, tolerance=0.05),
+        golden=GoldenSpec("golden.jsonl", min_accuracy=0.9, max_drop=0.01),
+        prometheus=PrometheusSpec(
+            url="http://127.0.0.1:9090",
+            requests=QueryPair('sum(r{v="{{stable}}"})', 'sum(r{v="{{candidate}}"})'),
+            errors=QueryPair("e1", "e2"),
+            max_age_s=30.0,
+        ),
+        freeze=(FreezeWindow(frozenset({4, 5}), 18 * 60, 32 * 60, "Europe/Berlin"),),
+        notify=(Webhook("https://hooks.example.com/T0", frozenset({Occasion.PROMOTED, Occasion.ROLLED_BACK})),),
     )
 
 
@@ -115,6 +145,36 @@ def test_specs_survive_json() -> None:
         ("steps: [97, 100]", 0, "holdback", "a holdback below 3", "5"),
         ("required: [errors, speed]", 1, "required", "a list out of errors, latency", "['errors', 'speed']"),
         ("required: [[errors]]", 1, "required", "a list out of errors, latency", "[['errors']]"),
+        ("steps: [10, {pause: soon}, 100]", 1, "steps", "pause: true (until", "{'pause': 'soon'}"),
+        ("steps: [10, {wait: 1m}, 100]", 1, "steps", "{pause: 10m} between them", "{'wait': '1m'}"),
+        ("steps: [10, {pause: 1m}, {pause: true}, 100]", 1, "steps", "a percentage between two pauses", "[10,"),
+        ("steps: [{pause: true}]", 1, "steps", "a first step above 0", "{'pause': True}"),
+        ("shadow: {share: 0}", 1, "shadow.share", "percent above 0", "0"),
+        ("shadow: {requests: 0.5}", 1, "shadow.requests", "a whole number of at least 1", "0.5"),
+        ("shadow:\n  max_disagreement: no", 2, "shadow.max_disagreement", "or none", "False"),
+        ("shadow: {tolerance: 2}", 1, "shadow.tolerance", "from 0 to 1", "2"),
+        ("shadow: {shares: 2}", 1, "shadow.shares", 'did you mean "share"?', "this key"),
+        ("golden: {min_accuracy: 90}", 1, "golden.file", "a value: file cannot be left out", "nothing"),
+        ("golden: {file: a, min_accuracy: 90}", 1, "golden.min_accuracy", "a share from 0 to 1", "90"),
+        ("golden: a.jsonl", 1, "golden", "settings under it: file", "'a.jsonl'"),
+        ("drift: panic", 1, "drift", "one of hold, roll_back, ignore", "'panic'"),
+        ("freeze: {days: [fri]}", 1, "freeze", "a list", "{'days': ['fri']}"),
+        ("freeze:\n  - days: [fri, sun]\n    hours: 9-17", 3, "freeze.0.hours", 'such as "18:00-08:00"', "'9-17'"),
+        ("freeze:\n  - days: [friday]", 2, "freeze.0.days", "a list out of mon, tue", "['friday']"),
+        ("freeze:\n  - timezone: Europe/Berlim", 2, "freeze.0.timezone", "a time zone such as", "'Europe/Berlim'"),
+        ("freeze:\n  - day: [fri]", 2, "freeze.0.day", 'did you mean "days"?', "this key"),
+        ("notify:\n  - url: slack", 2, "notify.0.url", "an address such as https://", "'slack'"),
+        ("notify: [{events: [promoted]}]", 1, "notify.0.url", "a value: url cannot be left out", "nothing"),
+        ("notify: [{url: 'http://x', events: [won]}]", 1, "notify.0.events", "a list out of started", "['won']"),
+        ("prometheus: {url: 'http://p'}", 1, "prometheus.queries", "a value: url, queries", "nothing"),
+        (
+            "prometheus:\n  url: http://p\n  queries:\n    requests: {stable: a, candidate: b}\n"
+            "    errors: {stable: a, candidate: b}\n    wrong: {stable: a, candidate: b}",
+            6,
+            "prometheus.queries.wrong",
+            "`labelled` beside it",
+            "{'stable': 'a'",
+        ),
         ("[1, 2]", 1, "spec", "settings such as", "[1, 2]"),
         ("a: [", 1, "text", "readable YAML", "expected the node content"),
         ("alpha: 0.1\nbeta: 0.1\nalpha: 0.2", 3, "text", "readable YAML", "alpha is given twice (first on line 1)"),
@@ -158,7 +218,9 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-_keys = st.sampled_from(["steps", "margins", "limits", "deadline", "holdback", "required", "guardrail", "min_step"])
+_keys = st.sampled_from(
+    "steps margins limits deadline holdback required guardrail min_step shadow golden prometheus freeze notify".split()
+)
 
 
 @settings(max_examples=200, deadline=None)
