@@ -19,6 +19,9 @@ from gateway.contract.names import check_model_name, model_key, service_name
 
 FORMAT = 1
 
+_NO_FOLDING = 10**9
+"""One value per line, however long: a folded line makes a diff of two."""
+
 _HEADER = """\
 # What callers of these models rely on: field names and numbers never change their meaning. Made by `penstock api lock`;
 # `penstock api check FILE` compares it with what is served, or with a model file before it is deployed.
@@ -35,7 +38,7 @@ def lock_text(contracts: Iterable[Contract]) -> str:
     for contract in sorted(contracts, key=lambda c: (c.model, c.major)):
         models.setdefault(contract.model, {})[f"v{contract.major}"] = _written(contract)
     document = {"format": FORMAT, "models": models}
-    return _HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return _HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_NO_FOLDING)
 
 
 def parse_lock(text: str) -> tuple[Contract, ...]:
@@ -144,7 +147,12 @@ def of_model(contracts: Iterable[Contract], model: str) -> tuple[Contract, ...]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists of numbers (shapes) on one line, everything else a line each."""
+    """Lists of numbers (shapes) on one line, everything else a line each; nothing by reference."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Unicode's further line ends would be folded to blanks in any style but this one, which escapes them.
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         flow = all(isinstance(item, int) for item in sequence)
@@ -152,3 +160,6 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
