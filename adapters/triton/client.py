@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 from adapters.server import Address, Artefact, Listed, LoadFailed, NotReady, Served, ServerError, ServerUnavailable
 from adapters.signature import Signature
+from adapters.triton.ask_once import ask_once
 from adapters.triton.config import DIGEST, MODEL_FILE, SERVED_VERSION, model_config
 from adapters.triton.describe import describe_served
 from adapters.triton.reason import short_reason
@@ -102,16 +103,9 @@ class Triton:
         signature = artefact.signature
         failure: InferenceServerException | None = None
         for inputs in sample_inputs(signature):
-            outputs = [triton.InferRequestedOutput(spec.name) for spec in signature.outputs]
             started = time.monotonic()
             try:
-                await self._client.infer(
-                    served.name,
-                    inputs,
-                    model_version=served.version,
-                    outputs=outputs,
-                    client_timeout=self._settings.probe_timeout_s,
-                )
+                await ask_once(self._client, served, signature, inputs, timeout_s=self._settings.probe_timeout_s)
             except InferenceServerException as error:
                 if error.status() in _UNREACHABLE or failure is None:
                     failure = error
