@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test test-all check bench-gateway generate clean
+.PHONY: help demo test test-all fuzz check bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -24,6 +24,9 @@ test: $(READY) ## all tests, with the real Envoy and Triton
 
 test-all: $(READY) ## make test, and the long tests that every change need not wait for (marker nightly)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
+
+fuzz: $(READY) ## 100,000 mutated bodies against the gateway's transcoding (about a minute; FUZZ="--count N --seed N")
+	@$(BIN)/python -m tests.lua.fuzzing $(FUZZ)
 
 check: $(READY) ## everything CI runs: lint, types, import rules, drift of what is generated, tests
 	@$(BIN)/ruff check

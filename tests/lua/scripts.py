@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lupa import luajit21
@@ -13,6 +14,7 @@ local plans, errors = require("plan"), require("errors")
 local json_read, typed_read = require("json_read"), require("typed_read")
 local answers, label = require("answer"), require("label")
 local json_write, typed_write = require("json_write"), require("typed_write")
+local stream_answer = require("stream_answer")
 
 local function call(f, ...)
   local ok, result, more = pcall(f, ...)
@@ -41,6 +43,9 @@ return {
       return typed_write.encode(plan, answer), label.of(plan, answer)
     end)
   end,
+  new_stream = stream_answer.new,
+  edit_stream = function(state, chunk) return call(stream_answer.edit, state, chunk) end,
+  finish_stream = function(state) return call(stream_answer.finish, state) end,
 }
 """
 
@@ -88,8 +93,16 @@ class Scripts:
         """A framed ModelInferResponse to a framed PredictResponse, and the label for the access log."""
         return self._call(b"encode_typed", plan, body)
 
-    def _call(self, name: bytes, plan: Any, body: bytes) -> tuple[bytes, bytes | None]:
-        ok, first, second = (*self._calls[name](plan, body), None)[:3]
+    def stream(self, plan: Any, chunks: Iterable[bytes]) -> bytes:
+        """Framed ModelStreamInferResponses, cut anyhow, to framed PredictResponses."""
+        state = self._calls[b"new_stream"](plan)
+        made = [self._call(b"edit_stream", state, chunk)[0] for chunk in chunks]
+        self._call(b"finish_stream", state)
+        return b"".join(made)
+
+    def _call(self, name: bytes, *arguments: Any) -> tuple[bytes, bytes | None]:
+        returned = self._calls[name](*arguments)
+        ok, first, second = (*(returned if isinstance(returned, tuple) else (returned,)), None, None)[:3]
         if not ok:
             assert isinstance(second, bytes)
             raise Refused(first, second)

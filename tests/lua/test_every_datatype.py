@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -76,29 +75,7 @@ def test_answers_become_the_json_they_mean(
         row = document["predictions"][r] if made.contract.batching else document
         assert list(row) == [f.name for f in made.contract.outputs]
         for field, array in zip(made.contract.outputs, arrays, strict=True):
-            same_values(field.datatype, array[r] if made.contract.batching else array, row[field.name])
-
-
-def same_values(datatype: Datatype, array: Any, value: Any) -> None:
-    """`value` (from JSON) is the tensor, in its own nesting."""
-    if np.ndim(array) > 0:
-        assert isinstance(value, list)
-        assert len(value) == len(array)
-        for part, item in zip(array, value, strict=True):
-            same_values(datatype, part, item)
-        return
-    item = array.item() if isinstance(array, np.ndarray) else array
-    if datatype is Datatype.BYTES:
-        assert (base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()) == item
-        return
-    if datatype in FLOATS:
-        assert isinstance(value, (float, str)), "floats are printed as floats"
-        assert vectors.raw(datatype, np.array(float(value)).astype(vectors.DTYPES[datatype])) == vectors.raw(
-            datatype, np.array(item).astype(vectors.DTYPES[datatype])
-        )
-        return
-    assert type(value) is (bool if datatype is Datatype.BOOL else int)
-    assert value == item
+            assert vectors.same_values(field.datatype, array[r] if made.contract.batching else array, row[field.name])
 
 
 @SETTINGS
@@ -164,7 +141,7 @@ def test_all_65536_half_floats_survive_every_way(scripts: Scripts, datatype: Dat
     text = json.dumps(vectors.json_request(made, [every])).encode()
     assert vectors.infer_request(scripts.decode_json(plan, text)).raw_input_contents[0] == vectors.raw(datatype, every)
     out, _ = scripts.encode_json(plan, vectors.framed(vectors.answer(made, [every]).SerializeToString()))
-    same_values(datatype, every, vectors.parse_strict(out)["x"])
+    assert vectors.same_values(datatype, every, vectors.parse_strict(out)["x"])
 
 
 @settings(max_examples=300, deadline=None)
@@ -174,7 +151,7 @@ def test_float32_is_printed_as_short_as_numpy_prints_it(scripts: Scripts, bits: 
     plan = PLANS.of(scripts, Datatype.FP32)
     made = ONE_OF[Datatype.FP32]
     out, _ = scripts.encode_json(plan, vectors.framed(vectors.answer(made, [array]).SerializeToString()))
-    same_values(Datatype.FP32, array, vectors.parse_strict(out)["x"])
+    assert vectors.same_values(Datatype.FP32, array, vectors.parse_strict(out)["x"])
     printed = out.decode()[len('{"x":[') : -2].split(",")
     for value, text in zip(array, printed, strict=True):
         # Six digits are never dropped below, and powers of two have a narrower side: one digit more at times.

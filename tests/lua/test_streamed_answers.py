@@ -16,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
+from gateway.envoy.context import Kind
 from tests.lua import vectors
 from tests.lua.conftest import TALKER
 from tests.lua.scripts import Refused, Scripts
 from tests.lua.upstream import Abort, Upstream
 
-CONTEXT = {"kind": "grpc_stream"}
+
+def stream_plan(scripts: Scripts) -> Any:
+    return scripts.plan(TALKER.context(Kind.GRPC))
 
 
 def said(words: list[str], score: float = 0.5) -> Any:
@@ -38,32 +41,6 @@ def typed_of(words: list[str], score: float = 0.5) -> Any:
     return TALKER.classes.response(predictions=[prediction(token=words, score=score)])
 
 
-class Stream:
-    """The module `stream_answer` with the state of one stream."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._calls = scripts.require("stream_answer")
-        self._state = self._calls[b"new"](scripts.plan(TALKER.context() | CONTEXT))
-        self._pcall = scripts.lua.eval(b"pcall")
-        self._error = scripts.require("errors")[b"json"]
-
-    def edit(self, chunk: bytes) -> bytes:
-        return bytes(self._call(b"edit", self._state, chunk))
-
-    def finish(self) -> None:
-        self._call(b"finish", self._state)
-
-    def _call(self, name: bytes, *arguments: Any) -> Any:
-        ok, result = (*self._calls_with_pcall(name, arguments), None)[:2]
-        if not ok:
-            raise Refused(self._error(result), b"")
-        return result
-
-    def _calls_with_pcall(self, name: bytes, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        made = self._pcall(self._calls[name], *arguments)
-        return made if isinstance(made, tuple) else (made,)
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     answers=st.lists(st.lists(st.text(max_size=20), max_size=4), max_size=5),
@@ -75,9 +52,7 @@ def test_answers_come_out_typed_wherever_the_stream_is_cut(
     body = b"".join(vectors.framed(said(words).SerializeToString()) for words in answers)
     body += vectors.framed(LAST.SerializeToString())
     edges = [0, *sorted(c % (len(body) + 1) for c in cuts), len(body)]
-    stream = Stream(scripts)
-    out = b"".join(stream.edit(body[a:b]) for a, b in itertools.pairwise(edges) if b > a)
-    stream.finish()
+    out = scripts.stream(stream_plan(scripts), [body[a:b] for a, b in itertools.pairwise(edges) if b > a])
     assert [TALKER.classes.response.FromString(m) for m in messages(out)] == [typed_of(words) for words in answers]
 
 
@@ -89,10 +64,11 @@ def messages(stream: bytes) -> Iterator[bytes]:
 
 
 def test_an_answer_is_passed_on_as_soon_as_it_is_whole(scripts: Scripts) -> None:
-    stream = Stream(scripts)
+    stream = scripts.require("stream_answer")
+    state = stream[b"new"](stream_plan(scripts))
     first, second = (vectors.framed(said([w]).SerializeToString()) for w in ("a", "b"))
-    assert stream.edit(first[:-1]) == b""
-    assert stream.edit(first[-1:] + second[:7]) == vectors.framed(typed_of(["a"]).SerializeToString())
+    assert stream[b"edit"](state, first[:-1]) == b""
+    assert stream[b"edit"](state, first[-1:] + second[:7]) == vectors.framed(typed_of(["a"]).SerializeToString())
 
 
 MALFORMED = {
@@ -107,17 +83,15 @@ MALFORMED = {
 @pytest.mark.parametrize(("body", "message"), MALFORMED.items())
 def test_a_malformed_answer_of_a_stream_is_internal(scripts: Scripts, body: bytes, message: str) -> None:
     with pytest.raises(Refused) as refused:
-        Stream(scripts).edit(body)
+        scripts.stream(stream_plan(scripts), [body])
     error = json.loads(refused.value.json)
     assert (error["code"], error["details"][0]["reason"]) == (13, "BAD_ANSWER")
     assert message in error["message"]
 
 
 def test_a_stream_that_ends_within_an_answer_is_internal(scripts: Scripts) -> None:
-    stream = Stream(scripts)
-    stream.edit(vectors.framed(said(["a"]).SerializeToString())[:-1])
     with pytest.raises(Refused, match="ends within an answer"):
-        stream.finish()
+        scripts.stream(stream_plan(scripts), [vectors.framed(said(["a"]).SerializeToString())[:-1]])
 
 
 def call(channel: grpc.aio.Channel) -> Any:

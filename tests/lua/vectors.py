@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -177,6 +178,26 @@ def json_value(datatype: Datatype, array: Any) -> Any:
         if value in (float("inf"), float("-inf")):
             return "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def same_values(datatype: Datatype, array: Any, value: Any) -> bool:
+    """Whether `value` (from JSON) is the tensor: in its own nesting, of its own type, bit for bit."""
+    if np.ndim(array) > 0:
+        return (
+            isinstance(value, list)
+            and len(value) == len(array)
+            and all(same_values(datatype, part, item) for part, item in zip(array, value, strict=True))
+        )
+    item = array.item() if isinstance(array, np.ndarray) else array
+    if datatype is Datatype.BYTES:
+        content = base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()
+        return bool(content == item)
+    if datatype in FLOATS:
+        # Floats are printed as floats.
+        read = np.array(float(value)).astype(DTYPES[datatype])
+        is_float = isinstance(value, (float, str))
+        return is_float and raw(datatype, read) == raw(datatype, np.array(item).astype(DTYPES[datatype]))
+    return type(value) is (bool if datatype is Datatype.BOOL else int) and bool(value == item)
 
 
 def json_request(made: Model, arrays: Sequence[Any], *, flat: bool = False) -> Any:

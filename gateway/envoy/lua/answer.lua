@@ -16,6 +16,8 @@ local M = {}
 local MOST_METAS = 512
 -- Longer ones are not worth keeping; those with the data inside (`contents`) never are.
 local LONGEST_META = 512
+-- Beyond, a double is not exact; a negative size is beyond too.
+local LARGEST_DIMENSION = 9007199254740992
 -- Arrays without values that are written at most: a shape such as [2147483647, 0] has no byte of data to bound it.
 local MOST_EMPTY_ARRAYS = 1048576
 
@@ -23,9 +25,9 @@ local function malformed(what)
   bad("it is not valid protobuf: " .. what, "a ModelInferResponse", what)
 end
 
--- One InferOutputTensor: name, datatype, dims, span of its `contents`.
+-- One InferOutputTensor: name, datatype, dims, spans of its `contents`.
 local function parse_meta(p, i, stop)
-  local meta = { dims = {} }
+  local meta = { dims = {}, contents = {} }
   while i < stop do
     local tag, after = read_tag(p, i, stop)
     if not tag then
@@ -47,7 +49,7 @@ local function parse_meta(p, i, stop)
       while j < upto do
         local size
         size, j = protobuf.varint(p, j, upto)
-        if not size then
+        if not size or size > LARGEST_DIMENSION then
           malformed("an output's shape")
         end
         meta.dims[#meta.dims + 1] = size
@@ -55,12 +57,13 @@ local function parse_meta(p, i, stop)
     elseif tag == 24 then
       local size
       size, upto = protobuf.varint(p, after, stop)
-      if not size then
+      if not size or size > LARGEST_DIMENSION then
         malformed("an output's shape")
       end
       meta.dims[#meta.dims + 1] = size
     elseif tag == 42 then
-      meta.contents_from, meta.contents_to = from, upto
+      meta.contents[#meta.contents + 1] = from
+      meta.contents[#meta.contents + 1] = upto
     end
     i = upto or skip(p, after, stop, tag)
     if not i then
@@ -200,7 +203,7 @@ function M.parse_message(plan, body, i, stop)
       if raws > 0 then
         tensor.p, tensor.at, tensor.size = p, raw_from[k], raw_to[k] - raw_from[k]
       else
-        local raw = parsed.contents_from and contents.raw(p, parsed.contents_from, parsed.contents_to, field) or ""
+        local raw = contents.raw(p, parsed.contents, field)
         answer.held[#answer.held + 1] = raw
         tensor.p, tensor.at, tensor.size = ffi.cast("const uint8_t *", raw), 0, #raw
       end

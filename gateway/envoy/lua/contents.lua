@@ -99,13 +99,8 @@ local function put(p, i, stop, o, field, list)
   return o + size
 end
 
--- The tensor in InferTensorContents p[i..stop-1], as a Lua string of raw bytes.
-function M.raw(p, i, stop, field)
-  local list = LISTS[field.datatype]
-  if not list then
-    bad("output " .. field.name .. " of datatype " .. field.datatype .. " is not in raw_output_contents, and contents cannot hold it", "raw_output_contents", "contents")
-  end
-  local o = 0
+-- The list's elements in InferTensorContents p[i..stop-1], from `o` of the buffer on; index of the byte after them.
+local function put_all(p, i, stop, o, field, list)
   while i < stop do
     local tag, after = read_tag(p, i, stop)
     local upto = tag and skip(p, after, stop, tag)
@@ -121,6 +116,24 @@ function M.raw(p, i, stop, field)
       end
     end
     i = upto
+  end
+  return o
+end
+
+-- The tensor in InferTensorContents as a Lua string of raw bytes. `spans`: where the message's parts begin and end, one
+-- after the other; protobuf merges a message that is there several times.
+function M.raw(p, spans, field)
+  local list = LISTS[field.datatype]
+  local o = 0
+  for k = 1, #spans, 2 do
+    if list then
+      o = put_all(p, spans[k], spans[k + 1], o, field, list)
+    elseif spans[k] < spans[k + 1] then
+      bad(
+        "output " .. field.name .. " of datatype " .. field.datatype .. " is not in raw_output_contents, and contents cannot hold it",
+        "raw_output_contents", "contents"
+      )
+    end
   end
   local raw = ffi.string(out:reserve(o), o)
   out:trim()

@@ -74,6 +74,10 @@ function M.caught(thrown)
   }
 end
 
+function M.name(code)
+  return NAMES[code] or "UNKNOWN"
+end
+
 function M.http_status(code)
   return HTTP[code] or 500
 end
@@ -89,6 +93,8 @@ local function shorten(message)
   end
   return message
 end
+
+M.shorten = shorten
 
 local METADATA = { "field", "expected", "received", "limit", "try", "nearest" }
 
@@ -111,7 +117,7 @@ function M.json(info, plain_error)
   end
   local message = text.json_string(shorten(info.message))
   return table.concat({
-    '{"code":', info.code, ',"status":"', NAMES[info.code] or "UNKNOWN", '","message":', message,
+    '{"code":', info.code, ',"status":"', M.name(info.code), '","message":', message,
     ',"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":', text.json_string(info.reason),
     ',"domain":"penstock","metadata":{', table.concat(metadata, ","), "}}",
     info.retry_s and ',{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"' .. info.retry_s .. 's"}' or "", "]",
@@ -119,20 +125,28 @@ function M.json(info, plain_error)
   })
 end
 
+-- The details of an error as protobuf messages: an ErrorInfo and, when another try may succeed, a RetryInfo.
+function M.details(info)
+  local field = protobuf.field
+  local parts = { field(1, info.reason), field(2, "penstock") }
+  for _, pair in ipairs(metadata_of(info)) do
+    parts[#parts + 1] = field(3, field(1, pair[1]) .. field(2, pair[2]))
+  end
+  local details = { { type = "google.rpc.ErrorInfo", bytes = table.concat(parts) } }
+  if info.retry_s then
+    details[2] = { type = "google.rpc.RetryInfo", bytes = field(1, "\8" .. protobuf.varint_bytes(info.retry_s)) }
+  end
+  return details
+end
+
 -- The error as a serialized google.rpc.Status.
 function M.status_bytes(info)
   local field = protobuf.field
-  local detail = { field(1, info.reason), field(2, "penstock") }
-  for _, pair in ipairs(metadata_of(info)) do
-    detail[#detail + 1] = field(3, field(1, pair[1]) .. field(2, pair[2]))
+  local parts = { info.code > 0 and "\8" .. protobuf.varint_bytes(info.code) or "", field(2, shorten(info.message)) }
+  for _, detail in ipairs(M.details(info)) do
+    parts[#parts + 1] = field(3, field(1, "type.googleapis.com/" .. detail.type) .. field(2, detail.bytes))
   end
-  local any = field(3, field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, table.concat(detail)))
-  if info.retry_s then
-    local delay = field(1, "\8" .. protobuf.varint_bytes(info.retry_s))
-    any = any .. field(3, field(1, "type.googleapis.com/google.rpc.RetryInfo") .. field(2, delay))
-  end
-  local code = info.code > 0 and "\8" .. protobuf.varint_bytes(info.code) or ""
-  return code .. field(2, shorten(info.message)) .. any
+  return table.concat(parts)
 end
 
 -- Headers of a trailers-only gRPC answer.

@@ -5,6 +5,7 @@ local errors = require("errors")
 local nearest = require("nearest")
 local names = require("names")
 local text = require("text")
+local web = require("web")
 
 local M = {}
 
@@ -17,7 +18,7 @@ local value_of = M.value_of
 
 local MARKS = {
   "x-penstock-local", "x-penstock-local-path", "x-penstock-local-model", "x-penstock-local-name", "x-penstock-local-version",
-  "x-penstock-local-deadline", "x-penstock-local-limit",
+  "x-penstock-local-deadline", "x-penstock-local-limit", "x-penstock-local-type", "x-penstock-local-form",
 }
 
 -- Seconds a caller is told to wait when a server cannot be reached: supervision restarts one in about that time.
@@ -28,10 +29,6 @@ function M.header_text(value)
   return text.percent(value:sub(1, 128))
 end
 
-local function is_grpc(content_type)
-  return content_type ~= nil and content_type:sub(1, 16) == "application/grpc"
-end
-
 -- Answers a request with `info` in its caller's protocol. The body is read first: an unread one would cost an HTTP/1.1
 -- caller the connection.
 function M.refuse(handle, info)
@@ -40,10 +37,16 @@ function M.refuse(handle, info)
   end
   local headers = handle:headers()
   local method, path = value_of(headers, ":method"), value_of(headers, ":path") or ""
-  if is_grpc(value_of(headers, "content-type")) then
+  local content_type = value_of(headers, "content-type")
+  if web.is_grpc(content_type) then
     handle:respond(errors.grpc_reply(info))
   end
+  local form = web.form(path, content_type)
   pcall(handle.body, handle)
+  if form then
+    local status, said, body = web.refusal(form, info)
+    handle:respond({ [":status"] = tostring(status), ["content-type"] = said }, body)
+  end
   handle:respond(errors.http_reply(info, method, path:sub(1, 4) == "/v2/"))
 end
 
@@ -139,6 +142,8 @@ local function marked(headers)
     limit = mark("-limit"),
     nearest = "",
   }
+  -- The content type speaks for requests that got no further than the routes; later it is the server's.
+  request.form = mark("-form") or web.form(request.path, mark("-type"))
   local key, major = request.model:match("^(.+)%.v(%d+)$")
   local plain = text.unpercent(mark("-name") or "")
   request.major = major
@@ -180,11 +185,16 @@ function M.reshape(handle, details)
   local said = size > 0 and body:getBytes(0, math.min(size, 1024)) or ""
   local info = meaning(details, status, request, said)
     or { code = errors.code_of_http(status), http = status, reason = "REFUSED", message = said ~= "" and said or "the request was refused" }
-  local plain_error = request.path:sub(1, 4) == "/v2/"
-  body:setBytes(errors.json(info, plain_error))
+  local http_status, content_type, bytes = info.http or errors.http_status(info.code), "application/json", nil
+  if request.form then
+    http_status, content_type, bytes = web.refusal(request.form, info)
+  else
+    bytes = errors.json(info, request.path:sub(1, 4) == "/v2/")
+  end
+  body:setBytes(bytes)
   headers = handle:headers()
-  headers:replace(":status", tostring(info.http or errors.http_status(info.code)))
-  headers:replace("content-type", "application/json")
+  headers:replace(":status", tostring(http_status))
+  headers:replace("content-type", content_type)
   if info.retry_s then
     headers:replace("retry-after", tostring(info.retry_s))
   end

@@ -6,6 +6,7 @@
 -- an id as filter_context and, in the route's metadata under that id, the rest. Everything runs in a pcall: a fault answers
 -- INTERNAL, never a half-rewritten body.
 local answers = require("answer")
+local connect_json = require("connect_json")
 local errors = require("errors")
 local json_read = require("json_read")
 local json_write = require("json_write")
@@ -18,6 +19,7 @@ local stream_answer = require("stream_answer")
 local text = require("text")
 local typed_read = require("typed_read")
 local typed_write = require("typed_write")
+local web = require("web")
 
 local value_of = replies.value_of
 
@@ -105,13 +107,75 @@ local function json_request(handle, plan)
   collect(size)
 end
 
+-- The form of a typed call that is not plain gRPC: gRPC-Web or Connect. Throws for anything else.
+local function web_form(headers, plan, content_type)
+  local method = value_of(headers, ":method")
+  if method ~= "POST" then
+    errors.fail({
+      code = errors.UNIMPLEMENTED, http = 405, reason = "METHOD_NOT_ALLOWED", headers = { allow = "POST" },
+      message = "a prediction is a POST, not a " .. method, expected = "POST", received = method,
+    })
+  end
+  local form = web.form(value_of(headers, ":path"), content_type)
+  if not form then
+    local expected = "application/grpc, application/grpc-web, application/proto or application/json"
+    errors.fail({
+      code = errors.INVALID_ARGUMENT, http = 415, reason = "WRONG_CONTENT_TYPE", field = "content-type",
+      message = "content-type: expected " .. expected .. ", received " .. (content_type or "nothing"),
+      expected = expected, received = content_type or "nothing",
+    })
+  elseif plan.kind ~= "grpc" then
+    errors.fail({
+      code = errors.UNIMPLEMENTED, reason = "STREAM_ONLY",
+      message = "model " .. plan.model .. " answers one request with any number of answers, which is served over gRPC only",
+      try = "gRPC: PredictStream, or inference.GRPCInferenceService/ModelStreamInfer with metadata x-penstock-model",
+    })
+  end
+  local encoding = value_of(headers, "content-encoding")
+  if encoding and encoding ~= "identity" then
+    errors.fail({
+      code = errors.UNIMPLEMENTED, reason = "COMPRESSED", field = "content-encoding", expected = "identity", received = encoding,
+      message = "content-encoding: compressed messages are not supported; send the message without compression",
+    })
+  end
+  return form
+end
+
+-- Makes the rest of the way plain gRPC, and leaves word for the answer.
+local function web_headers(handle, form)
+  local headers = handle:headers()
+  local timeout = web.timeout(value_of(headers, "connect-timeout-ms"))
+  if timeout then
+    headers:replace("grpc-timeout", timeout)
+  end
+  headers:replace("content-type", "application/grpc")
+  headers:replace("te", "trailers")
+  headers:remove("accept-encoding")
+  handle:streamInfo():dynamicMetadata():set(web.NAMESPACE, "form", form)
+end
+
 local function typed_request(handle, plan)
+  local headers = handle:headers()
+  local content_type = value_of(headers, "content-type")
+  local form = not web.is_grpc(content_type) and web_form(headers, plan, content_type) or nil
   local body = handle:body()
   local size = body and body:length() or 0
   check_size(plan, size)
-  local message = typed_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
+  local bytes = size > 0 and body:getBytes(0, size) or ""
+  local message
+  if form == "connect_json" then
+    message = json_read.decode(plan, bytes)
+  else
+    message = typed_read.decode(plan, form and web.framed(form, bytes) or bytes)
+  end
+  if not body then
+    errors.invalid("EMPTY_BODY", "", "the body is empty", "a PredictRequest", "nothing")
+  end
   body:setBytes(message)
-  local headers = handle:headers()
+  if form then
+    web_headers(handle, form)
+  end
+  headers = handle:headers()
   headers:replace(":path", INFER_PATH)
   headers:remove("content-length")
   collect(size)
@@ -224,12 +288,13 @@ local function unary_answer(handle, plan, encode, reply)
   return code, found
 end
 
-local function json_reply(handle, body, bytes, info)
+-- Makes a gRPC answer a plain HTTP one.
+local function http_reply(handle, body, bytes, status, content_type)
   body = body or handle:body(true) or handle:body(true)
-  body:setBytes(bytes or errors.json(info))
+  body:setBytes(bytes)
   local headers = handle:headers()
-  headers:replace(":status", tostring(info and errors.http_status(info.code) or 200))
-  headers:replace("content-type", "application/json")
+  headers:replace(":status", tostring(status))
+  headers:replace("content-type", content_type)
   headers:remove("grpc-status")
   headers:remove("grpc-message")
   headers:remove("grpc-status-details-bin")
@@ -238,6 +303,13 @@ local function json_reply(handle, body, bytes, info)
     trailers:remove("grpc-status")
     trailers:remove("grpc-message")
     trailers:remove("grpc-status-details-bin")
+  end
+end
+
+local function json_reply(handle, body, bytes, info)
+  http_reply(handle, body, bytes or errors.json(info), info and errors.http_status(info.code) or 200, "application/json")
+  if info and info.retry_s then
+    handle:headers():replace("retry-after", tostring(info.retry_s))
   end
 end
 
@@ -263,7 +335,23 @@ local function typed_reply(handle, body, bytes, info)
   end
 end
 
+local function web_answer(handle, plan, form)
+  local function reply(_, body, bytes, info)
+    if info then
+      local status, content_type, refusal = web.refusal(form, info)
+      http_reply(handle, body, refusal, status, content_type)
+    else
+      http_reply(handle, body, web.answer(form, bytes), 200, web.CONTENT_TYPES[form])
+    end
+  end
+  return unary_answer(handle, plan, form == "connect_json" and connect_json.encode or typed_write.encode, reply)
+end
+
 local function typed_answer(handle, plan)
+  local left = handle:streamInfo():dynamicMetadata():get(web.NAMESPACE)
+  if left then
+    return web_answer(handle, plan, left.form)
+  end
   return unary_answer(handle, plan, typed_write.encode, typed_reply)
 end
 

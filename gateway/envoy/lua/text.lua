@@ -128,11 +128,11 @@ function M.base64_to(out, o, p, n, padded)
   return o
 end
 
--- base64 of a Lua string without padding, as gRPC wants binary metadata.
-function M.base64(s)
+-- base64 of a Lua string, without padding unless asked for: as gRPC wants binary metadata.
+function M.base64(s, padded)
   local n = #s
   local out = ffi.new("uint8_t[?]", math.floor((n + 2) / 3) * 4 + 1)
-  return ffi.string(out, M.base64_to(out, 0, ffi.cast("const uint8_t *", s), n, false))
+  return ffi.string(out, M.base64_to(out, 0, ffi.cast("const uint8_t *", s), n, padded))
 end
 
 -- Decodes base64 text p[i..stop-1] (both alphabets, padding optional) to out[o..]; the index after it, or nil.
