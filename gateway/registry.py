@@ -176,6 +176,7 @@ class Registry:
         self._db = connection
         self._artefact_path = artefact_path
         self._clock = clock
+        self._known: dict[tuple[str, int], tuple[tuple[object, ...], Version]] = {}
         prepare(connection)
 
     # Reading
@@ -200,6 +201,10 @@ class Registry:
     def lines(self) -> tuple[RoutingLine, ...]:
         """Every routing line, by model and API major."""
         return self._lines()
+
+    def staged(self) -> tuple[RoutingLine, ...]:
+        """The routing lines that have a candidate."""
+        return self._lines("WHERE candidate IS NOT NULL")
 
     def line(self, name: str) -> RoutingLine:
         """The routing line of this name: `digits`, `digits@2`. Raises BadLineName, UnknownModel, UnknownLine."""
@@ -425,6 +430,14 @@ class Registry:
         return tuple(_line(row) for row in rows)
 
     def _version(self, row: sqlite3.Row) -> Version:
+        """Reading a contract costs far more than seeing that it is the one read last time."""
+        key, content = (row["model"], row["number"]), tuple(row)
+        known = self._known.get(key)
+        if known is None or known[0] != content:
+            known = self._known[key] = content, self._read_version(row)
+        return known[1]
+
+    def _read_version(self, row: sqlite3.Row) -> Version:
         return Version(
             model=row["model"],
             number=row["number"],

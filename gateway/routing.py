@@ -9,7 +9,7 @@ taken back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from adapters.server import InferenceServer
@@ -69,7 +69,9 @@ class GatewayRouting:
 
     def state(self) -> GatewayState:
         """What the registry says Envoy should serve now."""
-        lines = self._registry.lines()
+        return self._state(self._registry.lines())
+
+    def _state(self, lines: Sequence[RoutingLine]) -> GatewayState:
         return gateway_state(
             lines=lines,
             versions={line.line.model: self._registry.versions(line.line.model) for line in lines},
@@ -77,6 +79,14 @@ class GatewayRouting:
             served_name=self._server.served_name,
             limits=self._limits,
         )
+
+    def _state_after(self, model: str) -> GatewayState:
+        """The published state with one model as the registry says now: among thousands, the others are not read."""
+        if self._published is None:
+            return self.state()
+        others = tuple(routes for routes in self._published.models if routes.model != model)
+        changed = self._state(self._registry.model(model).lines)
+        return GatewayState(backends=changed.backends, models=(*others, *changed.models))
 
     def weights(self) -> Mapping[str, int]:
         """The canary weights of the last lease, model -> basis points; models at 0 included while staged."""
@@ -89,7 +99,7 @@ class GatewayRouting:
     async def publish(self) -> None:
         """Publish what the registry says; cheap when nothing changed. For the start and for upkeep."""
         async with self._lock:
-            await self._publish()
+            await self._publish(self.state())
 
     # rollout.ports.Routing
 
@@ -126,7 +136,7 @@ class GatewayRouting:
                     )
         async with self._lock:
             # A weight without a staged candidate would wait in Envoy for the next one.
-            staged = {line.line.name for line in self._registry.lines() if line.candidate is not None}
+            staged = {line.line.name for line in self._registry.staged()}
             self._weights = {model: weight for model, weight in weights.items() if model in staged}
             self._mirrors = {
                 model: min(share, self._max_mirror_bp) for model, share in mirrors.items() if model in staged
@@ -157,8 +167,7 @@ class GatewayRouting:
         if weight is not None or mirrored is not None:
             await self._data_plane.lease(self._weights, self._mirrors)
 
-    async def _publish(self) -> None:
-        state = self.state()
+    async def _publish(self, state: GatewayState) -> None:
         if state != self._published:
             self._published = None
             await self._data_plane.publish(state)
@@ -166,7 +175,7 @@ class GatewayRouting:
 
     async def _publish_or_restore(self, before: RoutingLine) -> None:
         try:
-            await self._publish()
+            await self._publish(self._state_after(before.line.model))
         except (Rejected, BadState):
             self._registry.restore(before)
             raise

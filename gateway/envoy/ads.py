@@ -18,8 +18,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from gateway.envoy.ads_stream import EnvoyStream, Rejection, Served, ServedRuntime
 from gateway.envoy.bootstrap import RUNTIME_LAYER
-from gateway.envoy.snapshot import LeaseKeys, Resource, Snapshot, TypeUrl
+from gateway.envoy.snapshot import Json, LeaseKeys, Resource, Snapshot, TypeUrl
 from gateway.envoy.wire import to_wire
+from rollout.ports import NOTHING
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -64,7 +65,8 @@ class AdsServer:
         self._snapshot: Snapshot | None = None
         self._served = Served({}, 0)
         self._weights: dict[str, int] = {}
-        self._lingering: dict[str, int] = {}
+        self._mirrors: dict[str, int] = {}
+        self._lingering: Json = {}
         self._lease_end = 0.0
         self._lease_sequence = 1
         self._wired: dict[tuple[TypeUrl, str], Any] = {}
@@ -95,8 +97,14 @@ class AdsServer:
         return self._snapshot
 
     def load(self, snapshot: Snapshot) -> None:
-        """Serve a snapshot without waiting for anybody: for the start, before an Envoy is there."""
+        """Serve a snapshot without waiting for anybody: for the start, before an Envoy is there.
+
+        Everything is written for the wire at once, so that no Envoy waits for it.
+        """
         self._serve(snapshot, snapshot.resources)
+        for named in snapshot.resources.values():
+            for resource in named.values():
+                self._wire(resource)
 
     async def publish(self, snapshot: Snapshot, *, timeout_s: float = 10.0) -> None:
         """Serve a snapshot and wait until every connected Envoy holds it.
@@ -108,7 +116,7 @@ class AdsServer:
             good = self._served.resources
             # The old routes go on reading their weights until the new ones are there: no caller changes versions
             # because a key was gone a millisecond before its route.
-            self._lingering = self._lingering | self._snapshot.runtime(self._weights) if self._snapshot else {}
+            self._lingering = self._lingering | self._layer() if self._snapshot else {}
             self._serve(snapshot, snapshot.resources)
             try:
                 await self._settle(timeout_s)
@@ -120,10 +128,13 @@ class AdsServer:
                     raise Rejected({f"{type_url.name} {name}": r.message for (type_url, name), r in rejected.items()})
             finally:
                 self._lingering = {}
-                self._set_weights(self._weights, self._lease_end)
+                self._set_weights(self._weights, self._mirrors, self._lease_end)
 
-    async def lease(self, weights: Mapping[str, int], *, timeout_s: float = 5.0) -> None:
-        """Publish and renew canary weights: model -> basis points. A model left out has none from now on.
+    async def lease(
+        self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING, *, timeout_s: float = 5.0
+    ) -> None:
+        """Publish and renew canary weights and mirrored shares: model -> basis points. A model left out has none from
+        now on.
 
         Call it at least every third of the lease time, from the loop that judges and from nowhere else: weights that
         are renewed while nobody judges are no lease. Raises ValueError for a model without a canary or a weight out of
@@ -131,8 +142,8 @@ class AdsServer:
         """
         if self._snapshot is None:
             raise NotConnected("weights were published before any configuration; publish a snapshot first")
-        self._snapshot.runtime(weights)
-        self._set_weights(weights, self._monotonic() + self._lease_ttl_s)
+        self._snapshot.runtime(weights, mirrors)
+        self._set_weights(weights, mirrors, self._monotonic() + self._lease_ttl_s)
         sequence, version = self._lease_sequence, self._runtime_resource().version
         if not self.connected:
             raise NotConnected("no Envoy is connected to take the canary weights; is Envoy running?")
@@ -150,35 +161,37 @@ class AdsServer:
         await self._settle(timeout_s)
 
     def _serve(self, snapshot: Snapshot, resources: Mapping[TypeUrl, Mapping[str, Resource]]) -> None:
-        kept = {m: w for m, w in self._weights.items() if self._lease_keys(m) == snapshot.leases.get(m)}
+        unchanged = {m for m, keys in snapshot.leases.items() if self._lease_keys(m) == keys}
+        weights = {m: w for m, w in self._weights.items() if m in unchanged}
+        mirrors = {m: w for m, w in self._mirrors.items() if m in unchanged}
         self._snapshot = snapshot
-        self._served = Served(resources, self._served.generation + 1)
-        self._wired = {
-            key: wired
-            for key, wired in self._wired.items()
-            if (now := resources[key[0]].get(key[1])) is not None and now.version == wired.version
-        }
-        self._set_weights(kept, self._lease_end)
+        self._served = self._served.next(resources)
+        for type_url, names in (self._served.changed or {}).items():
+            for name in names:
+                self._wired.pop((type_url, name), None)
+        self._set_weights(weights, mirrors, self._lease_end)
 
     def _lease_keys(self, model: str) -> object:
         return self._snapshot.leases.get(model) if self._snapshot else None
 
-    def _set_weights(self, weights: Mapping[str, int], lease_end: float) -> None:
-        self._weights = dict(weights)
+    def _layer(self) -> Json:
+        return self._snapshot.runtime(self._weights, self._mirrors) if self._snapshot else {}
+
+    def _set_weights(self, weights: Mapping[str, int], mirrors: Mapping[str, int], lease_end: float) -> None:
+        self._weights, self._mirrors = dict(weights), dict(mirrors)
         self._lease_end = lease_end
         self._lease_sequence += 1
         for wake in self._streams.values():
             wake.set()
 
     def _runtime_resource(self) -> Resource:
-        layer = self._snapshot.runtime(self._weights) if self._snapshot else {}
-        return Resource.of(TypeUrl.RUNTIME, {"name": RUNTIME_LAYER, "layer": self._lingering | layer})
+        return Resource.of(TypeUrl.RUNTIME, {"name": RUNTIME_LAYER, "layer": self._lingering | self._layer()})
 
     def _runtime(self) -> ServedRuntime:
         """The runtime layer with what is left of the lease. A control plane that was frozen past it sends none."""
         left_s = self._lease_end - self._monotonic()
         if left_s <= 0:
-            self._weights, self._lingering = {}, {}
+            self._weights, self._mirrors, self._lingering = {}, {}, {}
         resource = self._runtime_resource()
         wired = to_wire(resource, ttl_s=left_s if resource.body["layer"] else None)
         return ServedRuntime(wired, resource.version, self._lease_sequence)

@@ -25,10 +25,28 @@ Wire = Callable[[Resource], Any]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What every Envoy should hold. `generation` changes with each publication."""
+    """What every Envoy should hold. `generation` rises by one with each publication.
+
+    `changed` names what differs from the generation before, so that a change among thousands of models costs no Envoy
+    a look at all of them; None: unknown, look at all.
+    """
 
     resources: Mapping[TypeUrl, Mapping[str, Resource]]
     generation: int
+    changed: Mapping[TypeUrl, frozenset[str]] | None = None
+
+    def next(self, resources: Mapping[TypeUrl, Mapping[str, Resource]]) -> Served:
+        """The generation after this one."""
+        changed = {
+            type_url: _differing(self.resources.get(type_url, {}), named) for type_url, named in resources.items()
+        }
+        return Served(resources, self.generation + 1, changed)
+
+
+def _differing(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> frozenset[str]:
+    others = (name for name, resource in new.items() if old.get(name) is not resource)
+    changed = {name for name in others if name not in old or old[name].version != new[name].version}
+    return frozenset(changed | (old.keys() - new.keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,20 @@ class _Subscription:
     sent: _Sent | None = None
     sequence: int = 0
     """Last acknowledged renewal of the runtime layer."""
+    open: set[str] = field(default_factory=set)
+    """Names that may need a response; every other one is known to be as it is served."""
+    generation: int = -1
+    """Generation that `open` has caught up with."""
+
+    def catch_up(self, type_url: TypeUrl, served: Served) -> None:
+        """Open what a publication changed."""
+        if self.generation == served.generation:
+            return
+        if served.changed is not None and self.generation == served.generation - 1:
+            self.open |= served.changed[type_url]
+        else:
+            self.open = {*served.resources[type_url], *self.names, *self.held}
+        self.generation = served.generation
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -120,11 +152,8 @@ class EnvoyStream:
             subscription = self._subscriptions.get(type_url)
             if subscription is None or subscription.sent is not None:
                 return False
-            wanted = served.resources[type_url]
             # An Envoy asks for each model's routes by itself, some time after it has taken the model's scope.
-            if any(_outdated(subscription, resource) for resource in wanted.values()):
-                return False
-            if any(version and name not in wanted for name, version in subscription.held.items()):
+            if _unsettled(subscription, type_url, served):
                 return False
         return True
 
@@ -156,6 +185,7 @@ class EnvoyStream:
             subscription.wildcard = not subscribe or "*" in subscribe
             # What it holds from before a reconnect, or from another control plane.
             subscription.held.update(request.initial_resource_versions)
+            subscription.generation = -1
         elif "*" in subscribe:
             subscription.wildcard = True
         subscribe.discard("*")
@@ -165,6 +195,7 @@ class EnvoyStream:
                 subscription.held.pop(name, None)
                 subscription.rejected.pop(name, None)
         subscription.names |= subscribe
+        subscription.open.update(subscribe, request.resource_names_unsubscribe, request.initial_resource_versions)
         for name in request.resource_names_unsubscribe:
             subscription.names.discard(name)
             if name == "*":
@@ -219,25 +250,24 @@ class EnvoyStream:
                 continue
             if subscription.sent is not None:
                 return None
-            changed = self._changed(subscription, served.resources[type_url].values())
-            absent = sorted(
-                n for n in subscription.names - served.resources[type_url].keys() if n not in subscription.held
-            )
+            wanted = served.resources[type_url]
+            unsettled = _unsettled(subscription, type_url, served)
+            changed = self._changed(subscription, [wanted[name] for name in unsettled if name in wanted])
+            absent = [name for name in unsettled if name not in wanted and name not in subscription.held]
             if changed or absent:
                 return self._send(type_url, subscription, [wire(r) for r in changed], absent)
         for type_url in _REMOVALS:
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
                 continue
-            held = {name for name, version in subscription.held.items() if version}
-            gone = sorted(held - served.resources[type_url].keys())
+            gone = [n for n in _unsettled(subscription, type_url, served) if n not in served.resources[type_url]]
             if gone:
                 return self._send(type_url, subscription, [], gone)
         self._idle_at = served.generation
         return None
 
     def _changed(self, subscription: _Subscription, resources: Iterable[Resource]) -> list[Resource]:
-        changed = [r for r in resources if subscription.wants(r.name) and _outdated(subscription, r)]
+        changed = [r for r in resources if subscription.wants(r.name)]
         alone = [r for r in changed if r.name in subscription.suspects]
         return alone[:1] or changed[:BATCH]
 
@@ -251,6 +281,23 @@ class EnvoyStream:
         return discovery_pb2.DeltaDiscoveryResponse(
             type_url=type_url.value, resources=resources, removed_resources=removed, nonce=str(self._nonce)
         )
+
+
+def _unsettled(subscription: _Subscription, type_url: TypeUrl, served: Served) -> list[str]:
+    """Names that the Envoy does not hold as they are served, in order; closes those that it does."""
+    subscription.catch_up(type_url, served)
+    wanted = served.resources[type_url]
+
+    def unsettled(name: str) -> bool:
+        resource = wanted.get(name)
+        if resource is not None:
+            return _outdated(subscription, resource)
+        if name in subscription.held:
+            return bool(subscription.held[name])  # "" is told absent
+        return name in subscription.names
+
+    subscription.open = {name for name in subscription.open if unsettled(name)}
+    return sorted(subscription.open)
 
 
 def _outdated(subscription: _Subscription, resource: Resource) -> bool:

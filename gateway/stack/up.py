@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -104,6 +105,10 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
 
         # Only now: an Envoy that is connected is given what is loaded.
         control.data_plane.load(control.routing.state())
+        # What was read so far stays. With thousands of models the collector would else walk through it for half a
+        # second at a time, and every weight that is renewed meanwhile waits.
+        gc.collect()
+        gc.freeze()
         control.grpc_server.add_insecure_port(f"{LOOPBACK}:{ports.control_grpc}")
         await control.grpc_server.start()
         parts.push_async_callback(control.grpc_server.stop, grace=0)

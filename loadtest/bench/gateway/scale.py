@@ -7,6 +7,7 @@ visible when its first prediction is answered. The server behind is the bench's 
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import tempfile
 import time
@@ -115,6 +116,8 @@ async def _measure(
             started = time.monotonic()
             plane.data_plane.load(plane.routing.state())
             compile_s = time.monotonic() - started
+            gc.collect()
+            gc.freeze()  # as `penstock up` does
             progress(f"scale: compiled in {compile_s:.1f} s; starting Envoy")
             started = time.monotonic()
             bootstrap = bootstrap_yaml(plane.settings)
