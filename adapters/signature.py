@@ -104,7 +104,8 @@ class Signature:
     `notes` says in words what could not be described (an output that is not a tensor, say).
     `decoupled`: the model answers a request with any number of responses, so only a stream can carry them.
     `obstacles` says, a sentence each, why a typed call cannot be made of a request whatever its tensors are (a model
-    that needs a sequence id, say).
+    that needs a sequence id, say). `dynamic_size`: a size that may stand for the dynamic dimensions in an example; some
+    models take none below the size of a window.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -113,6 +114,7 @@ class Signature:
     notes: tuple[str, ...] = ()
     decoupled: bool = False
     obstacles: tuple[str, ...] = ()
+    dynamic_size: int = 1
 
     @property
     def batching(self) -> bool:
@@ -126,6 +128,7 @@ class Signature:
             "notes": list(self.notes),
             **({"decoupled": True} if self.decoupled else {}),
             **({"obstacles": list(self.obstacles)} if self.obstacles else {}),
+            **({"dynamic_size": self.dynamic_size} if self.dynamic_size != 1 else {}),
         }
 
     @classmethod
@@ -137,4 +140,5 @@ class Signature:
             notes=tuple(value.get("notes", ())),
             decoupled=bool(value.get("decoupled", False)),
             obstacles=tuple(str(obstacle) for obstacle in value.get("obstacles", ())),
+            dynamic_size=int(value.get("dynamic_size", 1)),
         )

@@ -104,6 +104,7 @@ def signature_of(path: Path, graph: Graph, *, max_batch_size: int) -> Signature:
         outputs=labelled,
         max_batch_size=max_batch_size if batching else 0,
         notes=tuple(notes),
+        dynamic_size=graph.dynamic_size,
     )
 
 

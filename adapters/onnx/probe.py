@@ -28,7 +28,7 @@ from onnx.external_data_helper import uses_external_data
 
 from adapters.onnx.report import FileReport, Graph, Trial, ValueReport
 from adapters.onnx.run import run
-from adapters.sample import Array, required, scatter, zeros
+from adapters.sample import DYNAMIC_SIZES, Array, required, scatter, zeros
 from adapters.signature import DYNAMIC, TensorSpec
 
 _FATAL: Final = 4
@@ -88,9 +88,11 @@ def _examine(path: Path) -> Graph:
         kept=tuple(value.name for value in defaults if value not in offered)[:_MOST_TENSORS],
         metadata=_metadata(model),
     )
-    if not graph.may_batch or any(value.datatype is None for value in graph.inputs):
+    if any(value.datatype is None for value in graph.inputs):
         return graph
-    return replace(graph, trial=_trial(session, graph))
+    if graph.may_batch:
+        graph = replace(graph, trial=_trial(session, graph))
+    return replace(graph, dynamic_size=_dynamic_size(session, graph))
 
 
 def _value(node: Any, docs: Mapping[str, str], *, optional: bool = False) -> ValueReport:
@@ -109,6 +111,20 @@ def _value(node: Any, docs: Mapping[str, str], *, optional: bool = False) -> Val
 def _metadata(model: Any) -> dict[str, str]:
     """The file's metadata, without what is too long to be what we look for (class names)."""
     return {entry.key: entry.value for entry in model.metadata_props if len(entry.value) <= _MOST_METADATA}
+
+
+def _dynamic_size(session: Any, graph: Graph) -> int:
+    """The smallest size for the dynamic dimensions that the model takes; 1 when it takes none of those tried."""
+    rows = 1 if graph.trial and graph.trial.batches else None
+    skipped = 0 if rows is None else 1
+    specs = required([TensorSpec(v.name, v.tensor_type, v.shape[skipped:], v.optional) for v in graph.inputs])
+    names = [v.name for v in graph.outputs if v.datatype is not None]
+    if any(DYNAMIC in spec.shape for spec in specs):
+        for size, feeds in zip(DYNAMIC_SIZES, zeros(specs, rows=rows), strict=False):
+            with suppress(Exception):
+                run(session, names, feeds)
+                return size
+    return 1
 
 
 def _trial(session: Any, graph: Graph) -> Trial:

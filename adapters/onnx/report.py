@@ -95,7 +95,8 @@ class Graph:
     """A file that onnxruntime accepts. `trial` is None where the declared shapes already rule batching out.
 
     `inputs` are those that callers may give; `kept` names those that keep their default values. `metadata` is the
-    file's own, as its exporter wrote it.
+    file's own, as its exporter wrote it. `dynamic_size` is the smallest size for the dynamic dimensions that a trial
+    run took.
     """
 
     inputs: tuple[ValueReport, ...]
@@ -103,6 +104,7 @@ class Graph:
     trial: Trial | None = None
     kept: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    dynamic_size: int = 1
 
     @property
     def may_batch(self) -> bool:
@@ -132,6 +134,7 @@ class FileReport:
             "trial": None if trial is None else {"batches": trial.batches, "why_not": trial.why_not},
             "kept": list(self.graph.kept),
             "metadata": dict(self.graph.metadata),
+            "dynamic_size": self.graph.dynamic_size,
         }
 
     @classmethod
@@ -146,5 +149,6 @@ class FileReport:
                 trial=None if trial is None else Trial(bool(trial["batches"]), str(trial["why_not"])),
                 kept=tuple(str(name) for name in value["kept"]),
                 metadata={str(key): str(text) for key, text in value["metadata"].items()},
+                dynamic_size=int(value["dynamic_size"]),
             )
         )

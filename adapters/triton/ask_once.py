@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from adapters.server import Served
 from adapters.signature import Signature
-from adapters.triton.describe import SEQUENCE
+
+SEQUENCE: Final = (
+    "it keeps state from call to call (sequence batching), and a typed call cannot say which sequence it belongs to"
+)
+"""The obstacle (`adapters.signature`) of a model with state."""
 
 
 async def ask_once(

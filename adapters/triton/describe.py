@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,18 +25,16 @@ from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.utils import InferenceServerException
 
 from adapters.open_inference import signature_of_metadata
-from adapters.server import NotReady
-from adapters.signature import Datatype, Signature, TensorSpec
+from adapters.sample import DYNAMIC_SIZES
+from adapters.server import NotReady, Served
+from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
+from adapters.triton.ask_once import SEQUENCE, ask_once
 from adapters.triton.config import SHAPES, TRITON_TYPE
 from adapters.triton.sample_inputs import sample_inputs
 
 _DATATYPE: Final[Mapping[int, Datatype]] = {number: datatype for datatype, number in TRITON_TYPE.items()}
 
 _MOST_CLASSES: Final = 1 << 20
-
-SEQUENCE: Final = (
-    "it keeps state from call to call (sequence batching), and a typed call cannot say which sequence it belongs to"
-)
 
 
 async def describe_served(client: Any, name: str, version: str = "", *, timeout_s: float) -> Signature:
@@ -46,6 +45,9 @@ async def describe_served(client: Any, name: str, version: str = "", *, timeout_
     config = (await client.get_model_config(name, version, client_timeout=timeout_s)).config
     metadata = await client.get_model_metadata(name, version, client_timeout=timeout_s)
     signature = signature_of(config, json_format.MessageToDict(metadata))
+    signature = replace(
+        signature, dynamic_size=await _dynamic_size(client, Served(name, version), signature, timeout_s)
+    )
     labelled = [output.name for output in config.output if output.label_filename]
     if not labelled or signature.obstacles or signature.decoupled:
         return signature
@@ -93,6 +95,16 @@ def _spec(model: str, tensor: Any, shapes: Mapping[str, Sequence[int]], *, optio
     elif shape == (1,) and tensor.HasField("reshape") and not tensor.reshape.shape:
         shape = ()
     return TensorSpec(tensor.name, datatype, shape, optional=optional)
+
+
+async def _dynamic_size(client: Any, served: Served, signature: Signature, timeout_s: float) -> int:
+    """The smallest size for the dynamic dimensions that the model takes; 1 when it takes none of those tried."""
+    if any(DYNAMIC in spec.shape for spec in signature.inputs):
+        for size, inputs in zip(DYNAMIC_SIZES, sample_inputs(signature), strict=False):
+            with suppress(InferenceServerException):
+                await ask_once(client, served, signature, inputs, timeout_s=timeout_s)
+                return size
+    return 1
 
 
 async def _labels(

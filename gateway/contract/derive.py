@@ -55,6 +55,7 @@ def derive(model: str, signature: Signature, locked: Contract | None = None, maj
         decoupled=signature.decoupled,
         untyped_inputs=signature.inputs if obstacles else (),
         untyped_outputs=signature.outputs if obstacles else (),
+        dynamic_size=signature.dynamic_size,
     )
 
 

@@ -48,7 +48,7 @@ def model_page(contract: Contract, *, gateway: Gateway, stable: int | None = Non
     if not contract.typed:
         return _untyped_page(contract, gateway, _versions(stable, versions))
     given = example_inputs(contract)
-    readable = is_readable(given)
+    readable = is_readable(given, contract.dynamic_size)
     return _TEMPLATES.get_template("model.html").render(
         contract=contract,
         inputs=[_row(field) for field in contract.inputs],
@@ -65,7 +65,7 @@ def model_page(contract: Contract, *, gateway: Gateway, stable: int | None = Non
             "inputs": [
                 {
                     "name": field.name,
-                    "shape": example_shape(field.tensor),
+                    "shape": example_shape(field.tensor, contract.dynamic_size),
                     "value": example_value(field.datatype, 0),
                 }
                 for field in given

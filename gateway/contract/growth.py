@@ -23,6 +23,8 @@ def grown(lock: Contract | None, contract: Contract) -> Contract:
     return replace(
         lock,
         max_rows=max(lock.max_rows, contract.max_rows),
+        # Examples are for the version that answers now.
+        dynamic_size=contract.dynamic_size,
         inputs=_merged(lock.inputs, contract.inputs, _wider_input),
         outputs=_merged(lock.outputs, contract.outputs, _named_output),
     )

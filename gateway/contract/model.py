@@ -104,6 +104,7 @@ class Contract:
     Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`.
     `batching`: requests carry `instances`, each with the input fields; otherwise the request carries them itself.
     `decoupled`: answers come as a stream, by the method `PredictStream` instead of `Predict`.
+    `dynamic_size` stands for the dynamic dimensions in examples; it is no promise.
     `obstacles` says, a sentence each, why there is no typed API: the model is then served through Open Inference
     Protocol alone, `inputs` and `outputs` are empty, and `untyped_inputs` and `untyped_outputs` hold its tensors.
     """
@@ -120,6 +121,7 @@ class Contract:
     decoupled: bool = False
     untyped_inputs: tuple[TensorSpec, ...] = ()
     untyped_outputs: tuple[TensorSpec, ...] = ()
+    dynamic_size: int = 1
 
     @property
     def typed(self) -> bool:
@@ -173,6 +175,7 @@ class Contract:
             "outputs": [f.to_json() for f in self.outputs],
             **({"obstacles": list(self.obstacles)} if self.obstacles else {}),
             **({"decoupled": True} if self.decoupled else {}),
+            **({"dynamic_size": self.dynamic_size} if self.dynamic_size != 1 else {}),
             **({"untyped_inputs": [t.to_json() for t in self.untyped_inputs]} if self.untyped_inputs else {}),
             **({"untyped_outputs": [t.to_json() for t in self.untyped_outputs]} if self.untyped_outputs else {}),
         }
@@ -192,4 +195,5 @@ class Contract:
             decoupled=bool(value.get("decoupled", False)),
             untyped_inputs=tuple(TensorSpec.from_json(t) for t in value.get("untyped_inputs", ())),
             untyped_outputs=tuple(TensorSpec.from_json(t) for t in value.get("untyped_outputs", ())),
+            dynamic_size=int(value.get("dynamic_size", 1)),
         )

@@ -56,7 +56,7 @@ def _given(contract: Contract) -> Sequence[TensorSpec]:
 def _shape(contract: Contract) -> Callable[[TensorSpec], tuple[int, ...]]:
     """The shape on the wire, one row: a scalar is a tensor of one element there."""
     rows = (1,) if contract.batching else ()
-    return lambda tensor: (*rows, *(example_shape(tensor) or (1,)))
+    return lambda tensor: (*rows, *(example_shape(tensor, contract.dynamic_size) or (1,)))
 
 
 def _inputs(contract: Contract) -> Iterator[str]:

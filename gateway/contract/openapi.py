@@ -181,9 +181,9 @@ def _model_paths(contract: Contract) -> dict[str, Any]:
 def _operation(contract: Contract, *, operation_id: str, summary: str, parameters: Sequence[str]) -> Document:
     request: Document = {"schema": _schema_ref(contract, "PredictRequest")}
     answer: Document = {"schema": _schema_ref(contract, "PredictResponse")}
-    if is_readable(example_inputs(contract)):
+    if is_readable(example_inputs(contract), contract.dynamic_size):
         request["example"] = example_request(contract)
-    if is_readable(contract.outputs):
+    if is_readable(contract.outputs, contract.dynamic_size):
         answer["example"] = example_response(contract)
     return {
         "operationId": operation_id,

@@ -20,7 +20,7 @@ from gateway.contract.examples import (
     example_value,
     is_readable,
 )
-from gateway.contract.model import Contract, Field
+from gateway.contract.model import Contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,11 @@ class Snippet:
 
 def snippets(contract: Contract, gateway: Gateway) -> list[Snippet]:
     """For a typed contract; an untyped one has `gateway.contract.open_inference.calls`."""
-    grpcurl = [Snippet("grpcurl", _grpcurl(contract, gateway))] if is_readable(example_inputs(contract)) else []
+    grpcurl = (
+        [Snippet("grpcurl", _grpcurl(contract, gateway))]
+        if is_readable(example_inputs(contract), contract.dynamic_size)
+        else []
+    )
     if contract.decoupled:
         return grpcurl
     return [Snippet("curl", _curl(contract, gateway)), Snippet("Python", _python(contract, gateway)), *grpcurl]
@@ -52,7 +56,7 @@ def snippets(contract: Contract, gateway: Gateway) -> list[Snippet]:
 def _curl(contract: Contract, gateway: Gateway) -> str:
     url = shlex.quote(gateway.url + contract.predict_http_path)
     header = "-H 'content-type: application/json'"
-    if is_readable(example_inputs(contract)):
+    if is_readable(example_inputs(contract), contract.dynamic_size):
         body = shlex.quote(json.dumps(example_request(contract), ensure_ascii=False))
         return f"curl {url} \\\n  {header} \\\n  -d {body}"
     request = f'{{"instances": [{_python_row(contract)}]}}' if contract.batching else _python_row(contract)
@@ -79,16 +83,16 @@ def _grpcurl(contract: Contract, gateway: Gateway) -> str:
 
 
 def _python_row(contract: Contract) -> str:
-    if is_readable(example_inputs(contract)):
+    if is_readable(example_inputs(contract), contract.dynamic_size):
         body = example_request(contract)
         return literal(body["instances"][0] if contract.batching else body)
-    return "{" + ", ".join(_python_members(example_inputs(contract))) + "}"
+    return "{" + ", ".join(_python_members(contract)) + "}"
 
 
-def _python_members(fields: tuple[Field, ...]) -> Iterator[str]:
-    for field in fields:
+def _python_members(contract: Contract) -> Iterator[str]:
+    for field in example_inputs(contract):
         expression = literal(example_value(field.datatype, 0))
-        for size in reversed(example_shape(field.tensor)):
+        for size in reversed(example_shape(field.tensor, contract.dynamic_size)):
             expression = f"[{expression}] * {size}"
         yield f"{literal(field.name)}: {expression}"
 

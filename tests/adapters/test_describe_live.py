@@ -14,8 +14,8 @@ import pytest_asyncio
 from adapters.open_inference import signature_of_metadata
 from adapters.server import Served
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
+from adapters.triton.ask_once import SEQUENCE
 from adapters.triton.client import Triton
-from adapters.triton.describe import SEQUENCE
 from tests.triton_server import RunningTriton, triton_server
 
 ECHO = """

@@ -14,8 +14,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from adapters.server import Artefact, NotReady
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
+from adapters.triton.ask_once import SEQUENCE
 from adapters.triton.config import model_config, served_wire_shape
-from adapters.triton.describe import SEQUENCE, signature_of
+from adapters.triton.describe import signature_of
 from adapters.triton.settings import ModelBackend, TritonSettings
 
 dimension = st.one_of(st.just(DYNAMIC), st.integers(1, 1_000_000))

@@ -15,7 +15,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
-from adapters.triton.describe import SEQUENCE
+from adapters.triton.ask_once import SEQUENCE
 from gateway.contract.derive import derive
 from gateway.contract.descriptor import message_classes
 from gateway.contract.open_inference import calls

@@ -116,6 +116,25 @@ def _shapes() -> Iterator[Fixture]:
     yield _whole("empty-dynamic", FP32, (D, 0))
 
 
+def _windows() -> Iterator[Fixture]:
+    """Models that take no sequence shorter than a window: their examples must be long enough."""
+
+    def artefact(batching: bool) -> bytes:
+        lead: Shape = (1,) if batching else (1, 1)
+        return models.model(
+            [helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3])],
+            [models.value("x", FP32, (*lead, D), batching=batching)],
+            [models.value("y", FP32, (*lead, D), batching=batching)],
+        )
+
+    for batching in (True, False):
+        shape: Shape = (1, D) if batching else (1, 1, D)
+        signature = Signature(
+            (_spec("x", FP32, shape),), (_spec("y", FP32, shape),), MAX_BATCH_SIZE if batching else 0, dynamic_size=8
+        )
+        yield Fixture(f"window-{'rows' if batching else 'whole'}", signature, partial(artefact, batching), batching)
+
+
 def _several() -> Iterator[Fixture]:
     many = [(f"in{i}", f"out{i}", FP32, (2,)) for i in range(40)]
     yield _echo("forty-tensors", many, batching=True, quick=False)
@@ -219,7 +238,7 @@ def _real() -> Iterator[Fixture]:
 
 
 def _all() -> Mapping[str, Fixture]:
-    made = (*_datatypes(), *_shapes(), *_several(), *_names(), *_optional(), *_real())
+    made = (*_datatypes(), *_shapes(), *_windows(), *_several(), *_names(), *_optional(), *_real())
     by_name = {fixture.name: fixture for fixture in made}
     assert len(by_name) == len(made), "two fixtures have one name"
     return by_name

@@ -29,15 +29,15 @@ DYNAMIC_SIZES = (2, 3, 1)
 def inputs_of(signature: Signature, *, rows: int, finite: bool, optional: bool = True) -> dict[str, Array]:
     """An array per input: rows first for a model that batches. Without `optional`, the required ones alone."""
     return {
-        spec.name: _array(spec, rows if signature.batching else None, finite=finite)
+        spec.name: _array(spec, rows if signature.batching else None, signature.dynamic_size, finite=finite)
         for spec in signature.inputs
         if optional or not spec.optional
     }
 
 
-def _array(spec: TensorSpec, rows: int | None, *, finite: bool) -> Array:
+def _array(spec: TensorSpec, rows: int | None, least: int, *, finite: bool) -> Array:
     sizes = iter(DYNAMIC_SIZES)
-    shape = tuple(next(sizes) if d == DYNAMIC else d for d in spec.shape)
+    shape = tuple(max(next(sizes), least) if d == DYNAMIC else d for d in spec.shape)
     whole = shape if rows is None else (rows, *shape)
     count = int(np.prod(whole, dtype=int))
     edges = _edges(spec.datatype, finite=finite)
