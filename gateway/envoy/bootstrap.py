@@ -169,6 +169,8 @@ def _mark_local_replies() -> Json:
         f"{LOCAL_HEADER}-name": "%REQ(x-penstock-name)%",
         f"{LOCAL_HEADER}-version": f"%REQ({VERSION_HEADER})%",
         f"{LOCAL_HEADER}-deadline": "%REQ(grpc-timeout)%",
+        f"{LOCAL_HEADER}-type": "%REQ(content-type)%",
+        f"{LOCAL_HEADER}-form": "%DYNAMIC_METADATA(penstock.web:form)%",
     }
     always = {"op": "GE", "value": {"default_value": 0, "runtime_key": "penstock.none"}}
     return {

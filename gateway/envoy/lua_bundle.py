@@ -15,7 +15,7 @@ from gateway.envoy.settings import EnvoySettings
 _COPIES = {"leaves_big": "leaves"}
 """Modules that are another module's text once more: code of its own for LuaJIT (see leaves.lua)."""
 
-_COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "nearest", "replies")
+_COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "nearest", "web", "replies")
 
 MODEL_MODULES = ("settings", *_COMMON)
 TENSORS_MODULES = (
@@ -36,6 +36,7 @@ TENSORS_MODULES = (
     "answer",
     "digits",
     "json_write",
+    "connect_json",
     "typed_write",
     "stream_answer",
     "label",

@@ -26,6 +26,9 @@ class EnvoySettings:
     control_http: Address
     """The control plane's HTTP port that callers may see through Envoy: docs, openapi.json, .proto, feedback."""
 
+    mirror: Address | None = None
+    """The mirror evaluator's gRPC port; None mirrors nothing."""
+
     node_id: str = "penstock"
     """Envoy's name in the control plane's errors; one per Envoy in a fleet."""
 
@@ -55,6 +58,10 @@ class EnvoySettings:
 
     max_header_kib: int = 32
     """All headers of a request, KiB; also bounds a caller's own x-request-id."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Web sites whose pages may call from a browser (`https://app.example`); `*` is any. None by default: a browser
+    then keeps pages of other sites away from what it can reach itself, and other callers are not concerned."""
 
     idle_timeout_s: float = 300.0
     """A stream on which nothing moves is closed after this; every prediction has its own, shorter, time limit."""

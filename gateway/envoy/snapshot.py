@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from rollout.ports import FULL_WEIGHT
+from rollout.ports import FULL_WEIGHT, NOTHING
 
 Json = dict[str, Any]
 
@@ -49,12 +49,13 @@ class LeaseKeys:
     """Runtime keys of one model's weighted clusters, per protocol of its backend.
 
     The keys carry the pair of versions, so that a weight meant for one candidate can never apply to the next.
-    `routes` is the name of the route configuration that reads them.
+    `routes` is the name of the route configuration that reads them; `mirror` is the key of the mirrored share.
     """
 
     routes: str
     stable: tuple[str, ...]
     canary: tuple[str, ...]
+    mirror: str = ""
 
     def runtime(self, weight: int) -> dict[str, int]:
         """All keys of the model for a canary weight in basis points; the sum stays 10,000, or sticky callers move."""
@@ -88,20 +89,30 @@ class Snapshot:
             [[r.type_url, r.name, r.version] for named in self.resources.values() for r in named.values()]
         )
 
-    def runtime(self, weights: Mapping[str, int]) -> dict[str, int]:
-        """The runtime layer for canary weights in basis points by model name.
+    def runtime(self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING) -> Json:
+        """The runtime layer for canary weights and mirrored shares in basis points by model name.
 
-        A model that is left out gets no keys: its routes' default is all traffic to stable.
-        Raises ValueError for a model without a canary and for a weight outside 0..10,000.
+        A model that is left out gets no keys: its routes' default is all traffic to stable, and nothing mirrored.
+        Raises ValueError for a model without a canary and for a weight or share outside 0..10,000.
         """
-        layer: dict[str, int] = {}
+        layer: Json = {}
         for model, weight in sorted(weights.items()):
-            if model not in self.leases:
-                raise ValueError(f"weight for model {model!r}: it has no canary in the published configuration")
-            if not 0 <= weight <= FULL_WEIGHT:
-                raise ValueError(f"weight for model {model!r}: expected 0 to {FULL_WEIGHT} basis points, got {weight}")
-            layer |= self.leases[model].runtime(weight)
+            layer |= self._lease("weight", model, weight).runtime(weight)
+        for model, share in sorted(mirrors.items()):
+            layer |= {self._lease("mirrored share", model, share).mirror: basis_points(share)}
         return layer
+
+    def _lease(self, what: str, model: str, share: int) -> LeaseKeys:
+        if model not in self.leases:
+            raise ValueError(f"{what} for model {model!r}: it has no canary in the published configuration")
+        if not 0 <= share <= FULL_WEIGHT:
+            raise ValueError(f"{what} for model {model!r}: expected 0 to {FULL_WEIGHT} basis points, got {share}")
+        return self.leases[model]
+
+
+def basis_points(share: int) -> Json:
+    """A share as Envoy's `FractionalPercent`, in a route or as a runtime value (where a bare number is percent)."""
+    return {"numerator": share, "denominator": "TEN_THOUSAND"}
 
 
 def content_hash(value: object) -> str:

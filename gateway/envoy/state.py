@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.server import Address
+from gateway.contract.lines import Line
 from gateway.contract.model import Contract
 
 
@@ -40,18 +41,20 @@ class ModelLimits:
     """Limits of one model; Envoy's own defaults never apply.
 
     `request_bytes`: largest request or response body, bytes. `timeout_s`: a whole prediction, seconds.
+    `request_bytes_from`: where that size comes from, for the caller who exceeds it.
     """
 
     request_bytes: int = 67_174_400
     timeout_s: float = 30.0
+    request_bytes_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
-    """Where requests for one model go.
+    """Where requests for one routing line go: a model in one API major.
 
-    `versions` are all that can be pinned; `stable` answers by default; `canary` is the staged candidate, which
-    gets what the lease says (0 without a lease).
+    `key` is the line's scope key. `versions` are all that can be pinned; `stable` answers by default; `canary` is the
+    staged candidate, which gets what the lease says (0 without a lease).
     """
 
     model: str
@@ -60,6 +63,11 @@ class ModelRoutes:
     stable: int
     canary: int | None = None
     limits: ModelLimits = ModelLimits()
+    major: int = 1
+
+    @property
+    def line(self) -> Line:
+        return Line(self.model, self.major)
 
     def served(self, version: int) -> ServedVersion:
         return next(v for v in self.versions if v.version == version)

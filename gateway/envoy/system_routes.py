@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from gateway.envoy.clusters import Protocol, physical_name
 from gateway.envoy.context import no_tensors
+from gateway.envoy.cors import cors_policy
 from gateway.envoy.routes import CONTROL_HTTP, HASH_HEADER, SERVER_HEADERS
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json
@@ -45,7 +46,7 @@ def system_route_configuration(state: GatewayState, settings: EnvoySettings, *, 
                 "name": SYSTEM_SCOPE,
                 "domains": ["*"],
                 "routes": routes,
-                "typed_per_filter_config": no_tensors(),
+                "typed_per_filter_config": {**no_tensors(), **cors_policy(settings)},
             }
         ],
         "request_headers_to_remove": [HASH_HEADER],

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 
 import yaml
 
 from gateway.envoy.bootstrap import bootstrap, static_bootstrap
 from gateway.envoy.clusters import backend_clusters
-from gateway.envoy.compile import check, scope
+from gateway.envoy.compile import check, other_majors, scope, scope_keys
 from gateway.envoy.compile import compile as compile_snapshot
+from gateway.envoy.mirror import mirror_clusters
 from gateway.envoy.routes import model_route_configuration
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json
 from gateway.envoy.state import GatewayState
-from gateway.envoy.system_routes import system_route_configuration
+from gateway.envoy.system_routes import SYSTEM_SCOPE, system_route_configuration
 
 
 class EnvoyForm(StrEnum):
@@ -55,22 +57,26 @@ def static_yaml(
     impossible weights.
     """
     state = check(state)
-    configurations = [
-        system_route_configuration(state, settings, control_plane=control_plane),
-        *(model_route_configuration(model, settings, control_plane=control_plane) for model in state.models),
-    ]
-    scopes = [_inline_scope(configuration) for configuration in configurations]
+    if not control_plane:
+        settings = replace(settings, mirror=None)
+    scopes = [_inline_scope(SYSTEM_SCOPE, system_route_configuration(state, settings, control_plane=control_plane))]
+    others = other_majors(state)
+    for model in state.models:
+        routes = model_route_configuration(
+            model, settings, control_plane=control_plane, others=others.get(model.key, ())
+        )
+        scopes.extend(_inline_scope(key, routes) for key in scope_keys(model, others))
     clusters = [cluster for backend in state.backends for cluster in backend_clusters(backend, settings)]
+    clusters.extend(mirror_clusters(settings))
     runtime = compile_snapshot(state, settings).runtime(weights)
     return _dump(
         static_bootstrap(settings, clusters=clusters, scopes=scopes, runtime=runtime, control_plane=control_plane)
     )
 
 
-def _inline_scope(configuration: Json) -> Json:
-    key = configuration["name"]
+def _inline_scope(key: str, configuration: Json) -> Json:
     inline = {"route_configuration": configuration}
-    named = scope(key)
+    named = scope(key, key)
     del named["route_configuration_name"]
     return named | inline
 

@@ -14,14 +14,8 @@ local invalid, wrong_type = errors.invalid, json_text.wrong_type
 
 local M = {}
 
--- Bytes of `{"b64": "..."}` at p[i] appended to the column; index after the object.
-local function read_b64(p, i, column, path, expected)
-  local start = i
-  i = skip_space(i + 1)
-  if p[i] ~= 34 or not is_key(i, '"b64"') then
-    wrong_type(start, path, expected)
-  end
-  i = after_colon(i + 5)
+-- Base64 text at p[i] (its quote) appended to the column as bytes; index after its closing quote.
+local function read_base64(p, i, column, path)
   if p[i] ~= 34 then
     wrong_type(i, path, "base64 text")
   end
@@ -38,7 +32,18 @@ local function read_b64(p, i, column, path, expected)
     invalid("WRONG_TYPE", path, "expected base64 text, received something else", "base64 text", "text that is not base64")
   end
   column.used = after
-  i = skip_space(stop + 1)
+  return stop + 1
+end
+M.read_base64 = read_base64
+
+-- The same for `{"b64": "..."}` at p[i]; index after the object.
+local function read_b64(p, i, column, path, expected)
+  local start = i
+  i = skip_space(i + 1)
+  if p[i] ~= 34 or not is_key(i, '"b64"') then
+    wrong_type(start, path, expected)
+  end
+  i = skip_space(read_base64(p, after_colon(i + 5), column, path))
   if p[i] ~= 125 then
     malformed(i, "'}'")
   end

@@ -231,9 +231,27 @@ local function read_nested_fast(i, column, d)
   return i + 1
 end
 
+-- UINT8 and INT8 are `bytes` in the typed message: as {"b64": ...}, or as text alone, which is protobuf's JSON for them.
+local function read_bytes(i, column, path, expected)
+  if p[i] == 123 then
+    return json_elements.read_b64(p, i, column, path, expected)
+  elseif p[i] == 34 then
+    return json_elements.read_base64(p, i, column, path)
+  end
+  wrong_type(i, path, expected)
+end
+
 local function read_scalar(i, column, name)
   local field = column.field
   local width = field.width
+  if field.is_bytes and (p[i] == 34 or p[i] == 123) then
+    i = read_bytes(i, column, paths.of(plan, row, name), field.says)
+    shapes.check(plan, column, row, name, false)
+    if not field.late then
+      column.row_used = column.used
+    end
+    return i
+  end
   local k = width > 0 and column.used / width or column.count
   if width > 0 then
     column:room(width)
@@ -311,12 +329,12 @@ function M.read(i, column, name, in_row)
   if p[i] ~= 91 then
     local path = paths.of(plan, row, name)
     local expected = field.static and "an array of " .. values(field.fixed) or "an array"
-    if field.datatype == "UINT8" and p[i] == 123 then
-      i = json_elements.read_b64(p, i, column, path, expected .. ', or {"b64": "..."}')
-      finish(column, name)
-      return i
+    if not field.is_bytes then
+      wrong_type(i, path, expected)
     end
-    wrong_type(i, path, expected)
+    i = read_bytes(i, column, path, expected .. ', or {"b64": "..."}')
+    finish(column, name)
+    return i
   end
   local inner = skip_space(i + 1)
   if p[inner] == 93 then

@@ -46,6 +46,7 @@ local function compile_field(entry, index)
     datatype = entry.datatype,
     width = kind.width,
     reader = kind.reader,
+    is_bytes = entry.datatype == "UINT8" or entry.datatype == "INT8",
     says = kind.says,
     range = kind.range or kind.says,
     pointer_t = kind.pointer_t,
