@@ -233,6 +233,9 @@ JSON_TABLE: list[tuple[str, str | bytes, str, str, str]] = [
     ),
     ("whole", '{"img":{"b64":"AAEC"}}', "WRONG_COUNT", "img", "img: expected 4 values, received 3"),
     ("whole", '{"img":{"b64":"????"}}', "WRONG_TYPE", "img", "img: expected base64 text, received something else"),
+    ("whole", '{"img":"AAEC"}', "WRONG_COUNT", "img", "img: expected 4 values, received 3"),
+    ("whole", '{"i":"AAEC"}', "WRONG_COUNT", "i", "i: expected 1 value, received 3"),
+    ("whole", '{"i":"!"}', "WRONG_TYPE", "i", "i: expected base64 text, received something else"),
     ("whole", '{"s":["a",1]}', "WRONG_TYPE", "s[1]", 's[1]: expected a string, or {"b64": "..."}, received 1'),
     (
         "whole",

@@ -94,6 +94,18 @@ def test_answers_become_the_typed_message_protobuf_makes(scripts: Scripts, case:
     assert parsed == expected or str(parsed) == str(expected), "equal, or equal but for NaN"
 
 
+@pytest.mark.parametrize("form", ['{"b64":"AP-A"}', '{"b64": "AP+A" }', '"AP+A"', '"AP-A"'])
+def test_single_bytes_may_be_base64(scripts: Scripts, form: str) -> None:
+    for datatype in (Datatype.UINT8, Datatype.INT8):
+        made = vectors.model(
+            [TensorSpec("x", datatype, (3,)), TensorSpec("n", datatype, ())], [TensorSpec("y", datatype, ())]
+        )
+        request = vectors.infer_request(
+            scripts.decode_json(scripts.plan(made.context()), f'{{"x":{form},"n":"/w=="}}'.encode())
+        )
+        assert list(request.raw_input_contents) == [b"\0\xff\x80", b"\xff"]
+
+
 FLOAT_TEXT = st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
 

@@ -141,10 +141,10 @@ def _json_cell(field: Field, row: dict[str, Any]) -> Cell:
     if field.name not in row or (field.tensor.optional and row[field.name] is None):
         return Cell([], None, stated, missing=True)
     value, declared = row[field.name], field.tensor.shape
+    if field.datatype in (Datatype.UINT8, Datatype.INT8) and isinstance(value, (dict, str)):
+        return Cell([bytes([b]) for b in _base64(value)], None, stated)
     if not declared:
         return Cell([content_of(field.datatype, value)], None, stated)
-    if field.datatype is Datatype.UINT8 and isinstance(value, dict):
-        return Cell([bytes([b]) for b in _base64(value)], None, stated)
     if not isinstance(value, list):
         raise NotAllowed("no array")
     if len(declared) > 1 and value and isinstance(value[0], list):
@@ -192,11 +192,11 @@ def content_of(datatype: Datatype, value: Any) -> bytes:
 _BASE64 = set(string.ascii_letters + string.digits + "+/-_")
 
 
-def _base64(value: dict[str, Any]) -> bytes:
+def _base64(value: dict[str, Any] | str) -> bytes:
     """Both alphabets; padding may be left out."""
-    if set(value) != {"b64"} or not isinstance(value["b64"], str):
+    text = value if isinstance(value, str) else value.get("b64")
+    if not isinstance(text, str) or (isinstance(value, dict) and len(value) != 1):
         raise NotAllowed("b64")
-    text = value["b64"]
     if len(text) % 4 == 0:
         text = text.removesuffix("=").removesuffix("=") if text.endswith("=") else text
     if len(text) % 4 == 1 or set(text) - _BASE64:
