@@ -36,7 +36,7 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 	@$(BIN)/python .ci/check_locks.py
 	@$(MAKE) test
 
-bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (about 5 minutes; needs h2load)
+bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md
 
 generate: $(READY) ## golden files and pinned requirements anew (pins are kept where they still fit)

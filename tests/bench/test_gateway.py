@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.bench.gateway import report
+from loadtest.bench.gateway import fresh, report, scale
 from loadtest.bench.gateway.calls import INFER_PATH, LARGE, SMALL, WrongAnswer, call_once, framed
 from loadtest.bench.gateway.cases import PLAIN, Case, Target, cases
 from loadtest.bench.gateway.cpu import NoAccounting, ThreadTime, parse_schedstat, process_time
+from loadtest.bench.gateway.fresh import Fresh
 from loadtest.bench.gateway.fronts import Front, running
 from loadtest.bench.gateway.load import LoadFailed, LoadResult, parse_h2load
 from loadtest.bench.gateway.measure import Measured, Turn, failures
+from loadtest.bench.gateway.scale import Scale
 from loadtest.bench.gateway.stub import StubConnection, frame
 
 ALL_WELL = """\
@@ -185,3 +188,37 @@ def test_the_page_says_what_was_met_and_by_how_much_the_rest_was_missed() -> Non
     assert "missed by 13.0 us and 0.80x" in text
     assert "600 requests, 0 failed" in text
     assert "`a command`" in text
+
+
+def test_every_figure_of_scale_is_held_against_its_target() -> None:
+    within = Scale(
+        models=10_000,
+        compile_s=9.0,
+        load_s=4.0,
+        resident_bytes=500_000_000,
+        weight_change_s=(0.001,) * 20,
+        weight_cpu_s=0.0001,
+        wrong_version=0,
+        one_more_s=(0.1,) * 20,
+    )
+    assert scale.section(within).count("| met |") == 4
+    beyond = replace(within, load_s=7.5, one_more_s=(0.1,) * 10 + (0.3,) * 10)
+    assert "| 7.5 s | 6 s | missed by 1.5 s |" in scale.section(beyond)
+    assert "| 300.0 ms | 200 ms | missed by 100.0 ms |" in scale.section(beyond)
+
+
+def test_one_slow_envoy_among_fresh_ones_shows() -> None:
+    assert "| 100 | 99 | 120 | 1.20 | 1.5x | met |" in fresh.section(Fresh(us=(100.0, 99.0, 120.0), failed=0))
+    assert "| 8.00 | 1.5x | missed by 6.50x |" in fresh.section(Fresh(us=(100.0, 100.0, 800.0), failed=0))
+
+
+def test_a_change_among_many_models_is_measured_through_real_parts() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    said: list[str] = []
+    measured = scale.measure_scale(
+        models=20, envoy_cpu=cores[0], load_cpu=cores[-1], progress=said.append, weight_changes=4, more_models=2
+    )
+    assert measured.wrong_version == 0
+    assert (len(measured.weight_change_s), len(measured.one_more_s)) == (4, 2)
+    assert min(measured.one_more_s) > 0
+    assert measured.resident_bytes > 10_000_000

@@ -15,6 +15,8 @@ from loadtest.bench.gateway.cpu import NoAccounting
 from loadtest.bench.gateway.fresh import measure_fresh
 from loadtest.bench.gateway.fresh import section as fresh_section
 from loadtest.bench.gateway.fronts import running
+from loadtest.bench.gateway.live import measure_live
+from loadtest.bench.gateway.live import section as live_section
 from loadtest.bench.gateway.load import LoadFailed, ToolMissing, require_tools
 from loadtest.bench.gateway.measure import measure
 from loadtest.bench.gateway.report import Setting, page
@@ -32,6 +34,9 @@ def main() -> int:
     )
     parser.add_argument("--envoys", type=int, default=50, help="freshly started Envoys that are compared (50; 0: none)")
     parser.add_argument("--models", type=int, default=10_000, help="models of the scale section (10000; 0: none)")
+    parser.add_argument(
+        "--live", type=int, default=20, help="models that are loaded into a running Triton (20; 0: none)"
+    )
     parser.add_argument("--write", type=Path, help="write the page to this file, such as docs/benchmarks/gateway.md")
     options = parser.parse_args()
     try:
@@ -74,6 +79,9 @@ def bench(options: argparse.Namespace) -> int:
         scale = measure_scale(models=options.models, envoy_cpu=envoy_cpu, load_cpu=load_cpu, progress=say)
         failed += scale.wrong_version
         sections.append(scale_section(scale))
+    if options.live:
+        with tempfile.TemporaryDirectory(prefix="bench-live-") as folder:
+            sections.append(live_section(measure_live(Path(folder), models=options.live, progress=say)))
     text = page(measured, setting, sections)
     print(text)
     if options.write is not None:

@@ -225,7 +225,7 @@ def envoy(path: Path, config: str, settings: EnvoySettings, cpu: int) -> Iterato
     path.write_text(config)
     command = [*_pinned(cpu), *envoy_command(path, concurrency=1).argv]
     with Child(path.stem, command, log=path.with_suffix(".log")) as child:
-        _wait_ready(child, f"http://{settings.admin}/ready")
+        wait_ready(child, f"http://{settings.admin}/ready")
         yield Front(child.pid, settings.listen.port)
 
 
@@ -237,11 +237,12 @@ def _fastapi(folder: Path, model: BenchModel, server: int, cpu: int) -> Iterator
     where = ["127.0.0.1", str(port), str(server), model.served_name, model.contract.predict_http_path]
     command = [*_pinned(cpu), sys.executable, "-m", module, *where]
     with Child("fastapi", command, log=folder / "fastapi.log") as child:
-        _wait_ready(child, f"http://127.0.0.1:{port}/openapi.json")
+        wait_ready(child, f"http://127.0.0.1:{port}/openapi.json")
         yield Front(child.pid, port)
 
 
-def _wait_ready(child: Child, url: str) -> None:
+def wait_ready(child: Child, url: str) -> None:
+    """Until the child answers `url` with 200. Raises ChildFailed with the end of its log."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         child.check()
