@@ -121,19 +121,21 @@ def _row(field: Field) -> dict[str, Any]:
         declarations.append(f"repeated sfixed64 {shape.proto_name} = {shape.number}")
     return {
         "name": field.name,
-        "description": _description(field.tensor, shape.name if shape else ""),
+        "description": _sentences(field.tensor, values_in_words(field.tensor, shape.name if shape else "")),
         "declarations": declarations,
     }
 
 
 def _untyped_row(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": on_one_line(tensor.name), "description": _description(tensor, ""), "declarations": []}
+    # Open Inference requests say every shape, and know no tensor without a dimension of its own.
+    values = f"{tensor.datatype}, shape {list(tensor.shape) or [1]}"
+    return {"name": on_one_line(tensor.name), "description": _sentences(tensor, values), "declarations": []}
 
 
-def _description(tensor: TensorSpec, shape_name: str) -> str:
+def _sentences(tensor: TensorSpec, values: str) -> str:
     sentences = [
         on_one_line(tensor.description),
-        f"{values_in_words(tensor, shape_name)}.",
+        f"{values}.",
         OPTIONAL if tensor.optional else "",
         labels_in_words(tensor.labels),
     ]

@@ -6,8 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
+from gateway.contract.compare import Outcome, compare
 from gateway.contract.derive import PROTO_TYPES, derive
 from gateway.contract.growth import grown
 from gateway.contract.model import Contract
@@ -171,3 +174,41 @@ def test_the_lock_is_the_wider_promise_of_what_was_served() -> None:
 def test_the_lock_of_an_untyped_model_gives_way_to_a_typed_api() -> None:
     untyped, typed = derive("m", SIGNATURES["nothing-in"]), derive("m", SIGNATURES["iris"])
     assert grown(untyped, typed) == typed
+
+
+def _name(spec: TensorSpec) -> str:
+    return spec.name
+
+
+_shapes = st.lists(st.sampled_from([DYNAMIC, 0, 3]), max_size=3).map(tuple)
+_names = st.sampled_from(["x", "y", "x_shape", "x-shape", "X", "y_shape"])
+_signatures = st.builds(
+    Signature,
+    inputs=st.lists(
+        st.builds(TensorSpec, _names, st.just(FP32), _shapes, st.booleans()), min_size=1, max_size=3, unique_by=_name
+    ).map(tuple),
+    outputs=st.lists(
+        st.builds(TensorSpec, _names, st.just(FP32), _shapes), min_size=1, max_size=3, unique_by=_name
+    ).map(tuple),
+    max_batch_size=st.sampled_from([0, 4, 8]),
+)
+
+
+@given(st.lists(_signatures, min_size=1, max_size=6))
+def test_over_any_history_no_name_or_number_ever_changes_its_meaning(history: list[Signature]) -> None:
+    lock: Contract | None = None
+    meanings: dict[tuple[str, int], str] = {}
+    for version in history:
+        if lock is not None and compare(lock, version).outcome is Outcome.BREAKING:
+            continue
+        contract = derive("m", version, lock)
+        lock = grown(lock, contract)
+        for served in (contract, lock):
+            for side, fields in (("in", served.inputs), ("out", served.outputs)):
+                for field in fields:
+                    assert meanings.setdefault((side, field.number), field.proto_name) == field.proto_name
+                    if field.shape_field:
+                        shape = field.shape_field
+                        assert meanings.setdefault((side, shape.number), shape.proto_name) == shape.proto_name
+        names = [name for f in lock.inputs for name in (f.name, f.shape_field.name if f.shape_field else "") if name]
+        assert len(names) == len(set(names))
