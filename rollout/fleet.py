@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
+from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, RolloutRow
 from rollout.machine import Decision, Event, Happening, State, acts
 from rollout.ports import Clock, Tick
@@ -107,8 +109,11 @@ class Fleet:
 
     def activate(self) -> None:
         """Begin the oldest waiting rollout of each model that has none under way. Raises `JournalError`."""
+        self._watch_freezes()
         for run in self:
             if run.progress.state is not State.PENDING or self.active(run.model) is not None:
+                continue
+            if run.progress.frozen or self.waiting(run.model)[0] is not run:
                 continue
             decided = self._journal.last_decided(run.model)
             if decided is not None and decided.ended_at is not None and decided.ended_at >= run.created_at:
@@ -117,6 +122,15 @@ class Fleet:
                 self.apply(run, Event.ABORT, f"version {run.candidate} is stable already", by="the controller")
             else:
                 self.apply(run, Event.ACTIVATED, f"against version {run.stable}")
+
+    def _watch_freezes(self) -> None:
+        now = self._clock.now()
+        for run in self:
+            until = frozen_until(run.spec.freeze, now) if run.spec.freeze else None
+            if until is not None and not run.progress.frozen:
+                self.apply(run, Event.FROZEN, f"a freeze of its spec is in force until {_when(until)}")
+            elif until is None and run.progress.frozen:
+                self.apply(run, Event.THAWED, "the freeze is over")
 
     def in_use(self, run: Run, version: int) -> bool:
         """Whether the version is stable now or needed by another unsettled rollout. Raises `JournalError`."""
@@ -143,6 +157,10 @@ class Fleet:
             self._on_change(self.status(run))
         except Exception:
             log.exception("the listener to rollout changes failed")
+
+
+def _when(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _stable_after(row: RolloutRow) -> int:

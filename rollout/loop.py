@@ -24,10 +24,10 @@ from rollout.settings import ControllerSettings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_WITH_EVIDENCE = EXPOSED | {State.LOADING, State.CHECKING}
+_WITH_EVIDENCE = EXPOSED | {State.LOADING, State.CHECKING, State.SHADOW}
 """Read before the first step too, so that the first judged tick covers one turn only."""
 
-_WITH_DEADLINE = frozenset({State.LOADING, State.CHECKING, State.STEP, State.BAKING})
+_WITH_DEADLINE = frozenset({State.LOADING, State.CHECKING, State.SHADOW, State.GATE, State.STEP, State.BAKING})
 
 
 class Loop:
@@ -137,7 +137,7 @@ class Loop:
     def _was_away(self, away: float) -> None:
         """Frozen, suspended or starved: the leases have lapsed, and nobody judged what happened meanwhile."""
         for run in self._fleet:
-            if run.judged:
+            if run.judged or run.watched:
                 run.look_anew()
                 run.note(f"the controller was away for {away:.0f} s; the lease has lapsed", self._clock.now())
 
@@ -179,8 +179,12 @@ class Loop:
         now = self._clock.now()
         for run in self._fleet:
             progress, spec = run.progress, run.spec
-            waited = now - progress.since
-            if progress.state in _WITH_DEADLINE and not progress.overdue and waited >= spec.deadline_s:
+            waited = progress.waited_s(now)
+            if run.gate_is_open(now) and not (progress.frozen or progress.withheld):
+                self._fleet.apply(run, Event.GATE_OPENED, "its time has passed" if run.gate else "the freeze is over")
+            elif progress.frozen or (run.gate is not None and run.gate.seconds is not None):
+                continue  # Deadlines do not run in a freeze; a gate with a time has that one.
+            elif progress.state in _WITH_DEADLINE and not progress.overdue and waited >= spec.deadline_s:
                 last = f"; last: {run.verdict.reason}" if run.verdict else ""
                 reason = f"the deadline of {spec.deadline_s:g} s in {progress.state.value} passed{last}"
                 self._fleet.apply(run, Event.DEADLINE, reason)
@@ -191,7 +195,7 @@ class Loop:
     def _watch_readiness(self) -> None:
         """Polls run beside the loop; their last answers count here."""
         for run in self._fleet:
-            if not run.judged:
+            if not run.watched:
                 continue
             poll = run.readiness.poll
             if poll is not None and poll.done():
@@ -238,9 +242,10 @@ class Loop:
         if self._blind or any(run.unseen for run in self._fleet):
             return
         weights = {run.model: run.lease_bp for run in self._fleet if run.lease_bp}
+        mirrors = {run.model: run.mirror_bp for run in self._fleet if run.mirror_bp}
         try:
             async with asyncio.timeout(self._settings.lease_timeout_s):
-                await self._routing.lease(weights)
+                await self._routing.lease(weights, mirrors)
         except Exception as error:
             log.warning("the lease could not be renewed: %r", error)
             self._fleet.failing("lease", "no answer in time" if isinstance(error, TimeoutError) else str(error))

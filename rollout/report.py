@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from rollout.judge.verdict import MetricReport
@@ -17,8 +18,8 @@ from rollout.ports import FULL_WEIGHT, ArmCounts
 from rollout.records import quantile_us
 from rollout.run import Run, Trouble
 
-_JUDGED_STEP = (State.STEP, State.BAKING)
-_WITH_DEADLINE = (State.LOADING, State.CHECKING, State.STEP, State.BAKING)
+_JUDGED_STEP = (State.SHADOW, State.STEP, State.BAKING)
+_WITH_DEADLINE = (State.LOADING, State.CHECKING, State.SHADOW, State.STEP, State.BAKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ class RolloutStatus:
 
     `weight_bp` is published now; `granted_bp` is what evidence or an operator allowed. `step` counts from 1; 0 before
     the first. `waiting_for` is the judge's reason to hold. `users_share` is the largest share of callers that has
-    been sent to the candidate. `undo_left_s` is set while undo is possible.
+    been sent to the candidate. `undo_left_s` is set while undo is possible. `mirror_bp` is the share of requests that
+    is copied to both versions now. `frozen_until` is when the freeze in force ends, `gate_left_s` how long a gate with
+    a time is still closed.
     """
 
     rollout_id: int
@@ -87,6 +90,9 @@ class RolloutStatus:
     metrics: tuple[MetricStatus, ...]
     troubles: tuple[Trouble, ...]
     verbs: tuple[Event, ...]
+    mirror_bp: int = 0
+    frozen_until: float | None = None
+    gate_left_s: float | None = None
 
     @property
     def final(self) -> bool:
@@ -107,7 +113,6 @@ def status_of(run: Run, now: float, troubles: tuple[Trouble, ...] = ()) -> Rollo
     """`troubles`: what the controller itself has trouble with, beside the run's own."""
     progress, spec = run.progress, run.spec
     in_state = max(0.0, now - progress.since)
-    judging = progress.state in _JUDGED_STEP and run.verdict is not None
     return RolloutStatus(
         rollout_id=run.id,
         model=run.model,
@@ -124,16 +129,47 @@ def status_of(run: Run, now: float, troubles: tuple[Trouble, ...] = ()) -> Rollo
         since=progress.since,
         in_state_s=in_state,
         reason=progress.reason,
-        waiting_for=run.verdict.reason if judging and run.verdict is not None else "",
+        waiting_for=_waiting_for(run),
         withheld=progress.withheld,
         overdue=progress.overdue,
-        deadline_left_s=max(0.0, spec.deadline_s - in_state) if progress.state in _WITH_DEADLINE else None,
+        deadline_left_s=max(0.0, spec.deadline_s - progress.waited_s(now))
+        if progress.state in _WITH_DEADLINE
+        else None,
         undo_left_s=max(0.0, spec.rollback_window_s - in_state) if progress.undoable else None,
         versions=_versions(run.tally.arms, run.tally.edges_us, (run.stable, run.candidate)),
         metrics=tuple(_metric(report) for report in (run.verdict.metrics if run.verdict else ())),
         troubles=(*run.troubles.values(), *troubles),
         verbs=verbs(progress),
+        mirror_bp=run.mirror_bp,
+        frozen_until=run.frozen_until,
+        gate_left_s=_gate_left_s(run, now),
     )
+
+
+def _waiting_for(run: Run) -> str:
+    progress, words = run.progress, ""
+    if progress.state is State.GATE and run.gate is not None:
+        by_hand = run.gate.seconds is None
+        words = "an operator: `penstock rollout resume`" if by_hand else f"its pause of {run.gate.seconds:g} s"
+    elif progress.state in _JUDGED_STEP and run.verdict is not None:
+        words = run.verdict.reason
+    if progress.frozen and run.frozen_until is not None:
+        end = datetime.fromtimestamp(run.frozen_until, UTC)
+        freeze = f"the end of the freeze at {end:%Y-%m-%d %H:%M} UTC"
+        return f"{freeze}; {words}" if words else freeze
+    return words
+
+
+def _deadline_left_s(run: Run, now: float) -> float | None:
+    if run.progress.state not in _WITH_DEADLINE and (run.gate is None or run.gate.seconds is not None):
+        return None
+    return max(0.0, run.spec.deadline_s - run.progress.waited_s(now))
+
+
+def _gate_left_s(run: Run, now: float) -> float | None:
+    if run.gate is None or run.gate.seconds is None:
+        return None
+    return max(0.0, run.gate.seconds - run.progress.waited_s(now))
 
 
 def _versions(

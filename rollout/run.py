@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, Kind, Record, RolloutRow
 from rollout.judge import Judge
 from rollout.judge.margins import BAKE_WEIGHT_BP
@@ -21,11 +22,14 @@ from rollout.machine import Act, Decision, Event, Happening, Plan, Progress, Sta
 from rollout.ports import Tick
 from rollout.records import Tally, tick_from_json, tick_to_json, verdict_from_json
 from rollout.spec import RolloutSpec
+from rollout.spec_parts import Gate
 
 CHECKPOINT_TICKS = 60
 """A restart judges at most this many ticks again."""
 
-JUDGED = frozenset({State.STEP, State.BAKING, State.PAUSED, State.PROMOTING})
+JUDGED = frozenset({State.GATE, State.STEP, State.BAKING, State.PAUSED, State.PROMOTING})
+
+_WATCHED = frozenset({State.SHADOW, State.GATE, State.STEP, State.BAKING, State.PROMOTING})
 
 _EVENTS = {Ruling.ADVANCE: Event.ADVANCE, Ruling.ROLL_BACK: Event.HARM}
 
@@ -99,6 +103,39 @@ class Run:
         return self.judge is not None and self.progress.state in JUDGED
 
     @property
+    def watched(self) -> bool:
+        """Whether the candidate is routable and has to answer: polled, and not published before it was."""
+        state = self.progress.resume if self.progress.state is State.PAUSED else self.progress.state
+        return state in _WATCHED
+
+    @property
+    def mirror_bp(self) -> int:
+        """The share of requests to copy now."""
+        copied = self.spec.shadow is not None and self.progress.mirrored and self.readiness.confirmed
+        return self.spec.shadow.share_bp if self.spec.shadow is not None and copied else 0
+
+    @property
+    def frozen_until(self) -> float | None:
+        """When the freeze in force ends, epoch seconds."""
+        if self.progress.frozen_at is None:
+            return None
+        return frozen_until(self.spec.freeze, self.progress.frozen_at)
+
+    @property
+    def gate(self) -> Gate | None:
+        """The gate at which the rollout waits; None elsewhere, and where only a freeze holds it."""
+        return self.plan.gate(self.progress.step + 1) if self.progress.state is State.GATE else None
+
+    def gate_is_open(self, at: float) -> bool:
+        """Whether the gate's time has passed and, where users see the candidate, evidence still says advance."""
+        if self.progress.state is not State.GATE or self.unseen:
+            return False
+        gate, shown = self.gate, self.verdict is not None and self.verdict.decision is Ruling.ADVANCE
+        if self.progress.step >= 0 and not (shown and self.fresh):
+            return False
+        return gate is None or (gate.seconds is not None and self.progress.waited_s(at) >= gate.seconds)
+
+    @property
     def lease_bp(self) -> int:
         """The weight to publish now: what was granted, as far as fresh evidence stands behind it."""
         return self.progress.lease_bp if self.fresh and self.readiness.confirmed else 0
@@ -106,7 +143,7 @@ class Run:
     @property
     def unseen(self) -> bool:
         """Whether too little was looked at since the start or a freeze to say anything about the weight."""
-        return self.judged and (self.baseline or self.readiness.confirmed is None)
+        return (self.judged and self.baseline) or (self.watched and self.readiness.confirmed is None)
 
     def look_anew(self) -> None:
         """Nobody watched for a while: no weight until a tick was judged and the candidate answered."""

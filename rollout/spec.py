@@ -118,7 +118,7 @@ class RolloutSpec:
         return (*self.steps_bp[:-1], self.steps_bp[-1] - self.holdback_bp)
 
     def plan(self) -> Plan:
-        return Plan(self.weights_bp, self.on_deadline)
+        return Plan(self.weights_bp, self.on_deadline, shadow=self.shadow is not None, gates=self.gates)
 
     def judge_settings(self) -> JudgeSettings:
         margins = Margins().with_fixed(

@@ -21,9 +21,16 @@ from rollout.machine import (
     decide,
     verbs,
 )
+from rollout.spec_parts import Gate
 
-PLANS = [Plan(weights, action) for weights in ((1000, 3000, 9500), (9500,)) for action in DeadlineAction]
-GRANTS = {Event.CHECKED, Event.ADVANCE, Event.PROMOTE, Event.SWAPPED, Event.RESUME}
+GATES = (Gate(0), Gate(1, 600.0), Gate(3))
+PLANS = [
+    Plan(weights, action, shadow=shadow, gates=gates)
+    for weights in ((1000, 3000, 9500), (9500,))
+    for action in DeadlineAction
+    for shadow, gates in ((False, ()), (True, GATES))
+]
+GRANTS = {Event.CHECKED, Event.ADVANCE, Event.PROMOTE, Event.SWAPPED, Event.RESUME, Event.GATE_OPENED}
 Edge = tuple[Progress, Event, Progress]
 
 
@@ -49,13 +56,16 @@ def _plain(progress: Progress) -> Progress:
     return Progress.from_json({name: v for name, v in progress.to_json().items() if name != "reason"})
 
 
-all_plans = pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{len(p.weights_bp)} steps, {p.on_deadline}")
+all_plans = pytest.mark.parametrize(
+    "plan", PLANS, ids=lambda p: f"{len(p.weights_bp)} steps, {p.on_deadline}, {'shadow' if p.shadow else 'plain'}"
+)
 
 
 @all_plans
 def test_every_state_is_reached(plan: Plan) -> None:
     expected = set(State) - ({State.STEP} if len(plan.weights_bp) == 1 else set())
-    assert {now.state for now, _, _ in edges(plan)} == expected
+    # A freeze alone leads to a gate before the first step.
+    assert {now.state for now, _, _ in edges(plan)} == expected - (set() if plan.shadow else {State.SHADOW})
 
 
 @all_plans
@@ -63,7 +73,7 @@ def test_weight_rises_only_by_evidence_or_an_operators_word(plan: Plan) -> None:
     for now, event, new in edges(plan):
         if new.weight_bp > now.weight_bp:
             assert event in GRANTS, (now, event, new)
-            assert event is not Event.RESUME or now.step < 0, "resuming raised a weight that was judged already"
+            assert event is not Event.RESUME or now.step < 0 or now.state is State.GATE, "a judged weight was raised"
 
 
 @all_plans
@@ -81,6 +91,35 @@ def test_a_candidate_that_is_not_ready_gets_no_weight_and_no_promotion(plan: Pla
         if now.withheld and event is not Event.READY:
             assert new.lease_bp == 0, (now, event, new)
             assert event is not Event.PROMOTE or new.state is not State.PROMOTING or now.state is State.PROMOTING
+
+
+@all_plans
+def test_nothing_starts_or_advances_in_a_freeze_except_by_promote(plan: Plan) -> None:
+    for now, event, new in edges(plan):
+        if now.frozen and new.weight_bp > now.weight_bp:
+            assert event is Event.SWAPPED, (now, event, new)
+        if now.frozen and new.step > now.step:
+            raise AssertionError((now, event, new))
+        if now.frozen and now.state is State.PENDING:
+            assert new.state in (State.PENDING, State.ABORTED)
+        if now.frozen and new.state is State.PROMOTING and now.state is not State.PROMOTING:
+            assert event is Event.PROMOTE
+
+
+@all_plans
+def test_a_gate_by_hand_opens_by_an_operators_word_only(plan: Plan) -> None:
+    for now, event, new in edges(plan):
+        gate = plan.gate(now.step + 1)
+        if now.state is State.GATE and gate is not None and gate.seconds is None:
+            moved_on = new.step > now.step or new.state is State.PROMOTING
+            assert not moved_on or event in (Event.RESUME, Event.PROMOTE), (now, event, new)
+
+
+@all_plans
+def test_no_gate_is_passed_over(plan: Plan) -> None:
+    for now, event, new in edges(plan):
+        if new.step > now.step and plan.gate(new.step) is not None:
+            assert now.state is State.GATE, (now, event, new)
 
 
 @all_plans
@@ -108,11 +147,11 @@ def test_what_was_promoted_in_the_routes_is_restored_on_the_way_back(plan: Plan)
 
 @all_plans
 def test_every_state_that_is_not_settled_has_an_exit(plan: Plan) -> None:
-    for state in {now for now, _, _ in edges(plan)}:
-        if state.settled:
-            continue
-        exits = {new.state for now, _, new in edges(plan) if now == state} - {state.state}
-        assert exits or state.undoable, state
+    exits: dict[Progress, set[State]] = {}
+    for now, _, new in edges(plan):
+        exits.setdefault(now, set()).add(new.state)
+    for now, states in exits.items():
+        assert now.settled or now.undoable or states - {now.state}, now
 
 
 @all_plans
@@ -156,6 +195,15 @@ def test_a_pause_while_loading_waits_and_then_goes_on_where_it_is() -> None:
     assert (now.state, now.lease_bp) == (State.PAUSED, 0)
     now = decide(plan, now, Happening(Event.RESUME, at=2.0)).progress
     assert (now.state, now.lease_bp) == (State.STEP, 1000)
+
+
+def test_deadlines_do_not_run_in_a_freeze() -> None:
+    plan = PLANS[0]
+    now = Progress(state=State.STEP, step=0, weight_bp=1000, peak_bp=1000, since=100.0)
+    for event, at in ((Event.FROZEN, 150.0), (Event.DEADLINE, 200.0), (Event.THAWED, 1150.0)):
+        now = decide(plan, now, Happening(event, at=at)).progress
+    assert now.state is State.STEP
+    assert now.waited_s(1200.0) == 100.0
 
 
 @pytest.mark.parametrize("weights", [(), (0, 100), (100, 100), (300, 200), (100, 10_001)])

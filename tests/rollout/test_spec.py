@@ -13,7 +13,7 @@ from rollout.freeze import FreezeWindow
 from rollout.judge.settings import Metric
 from rollout.machine import DeadlineAction
 from rollout.spec import DriftAction, FixedMargins, OnNewVersion, RolloutSpec
-from rollout.spec_file import Problem, SpecError, parse_spec, spec_from_mapping
+from rollout.spec_file import Problem, SpecError, SpecFile, parse_spec, spec_from_mapping
 from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
 
 WHOLE = """\
@@ -218,9 +218,7 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-_keys = st.sampled_from(
-    "steps margins limits deadline holdback required guardrail min_step shadow golden prometheus freeze notify".split()
-)
+_keys = st.sampled_from(sorted(SpecFile.model_fields))
 
 
 @settings(max_examples=200, deadline=None)
