@@ -20,6 +20,7 @@ _COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "neares
 MODEL_MODULES = ("settings", *_COMMON)
 TENSORS_MODULES = (
     *_COMMON,
+    "loops",
     "halves",
     "leaves",
     "leaves_big",

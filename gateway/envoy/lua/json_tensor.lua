@@ -62,9 +62,6 @@ local function read_leaf_array(i, column, path, want)
   local first = width > 0 and column.used / width or column.count
   local k = first
   local big = want and want >= BIG or not want and size_of_text - i > BIG * 4
-  if big then
-    leaves_big.reenable()
-  end
   while true do
     local limit = want and first + want or k + CHUNK
     if width > 0 then
@@ -279,7 +276,6 @@ local function read_arrays(i, column, name)
     if field.static then
       column:room(field.fixed * field.width)
     end
-    leaves_big.reenable()
     local after = read_nested_fast(i, column, 1)
     if after then
       return after
@@ -298,11 +294,7 @@ local function read_flat(i, column, want)
   end
   local k = column.used / width
   column:room(want * width)
-  local big = want >= BIG
-  if big then
-    leaves_big.reenable()
-  end
-  local after, reached, problem = leaf(i, column, k, k + want, "", big)
+  local after, reached, problem = leaf(i, column, k, k + want, "", want >= BIG)
   if problem or reached ~= k + want or p[after] ~= 93 then
     return nil
   end

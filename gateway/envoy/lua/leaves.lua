@@ -1,8 +1,8 @@
 -- Runs of JSON numbers into typed memory: the hot loops of a JSON request.
 --
 -- Used by `json_read` only, which loads this file twice ("leaves" for short arrays, "leaves_big" for long ones).
--- LuaJIT gives up compiling a loop for good after some aborted traces, and varied small requests can cause those; the
--- second copy has its own code and so its own fate, and `reenable` lifts the ban before each long array.
+-- Varied small requests shape the traces that LuaJIT makes of a loop, and can make it give up on one (loops.lua); the second
+-- copy has its own code and so its own fate.
 --
 -- Every leaf has the same form: leaf(p, i, dst, k, limit, inner) -> i, k, problem. It reads numbers separated by commas
 -- from p[i] (a NUL-terminated text) into dst[k], dst[k+1], ... and stops at the first byte after a number that is not a
@@ -378,12 +378,6 @@ function M.int64(p, i, dst, k, limit, inner)
 end
 function M.uint64(p, i, dst, k, limit, inner)
   return integers(p, i, dst, k, limit, inner, nil, nil, true)
-end
-
--- Lifts LuaJIT's ban from the loops of this copy, if they have one. Costs next to nothing when they do not.
-function M.reenable()
-  jit.on(floats)
-  jit.on(integers)
 end
 
 return M

@@ -11,6 +11,7 @@ local errors = require("errors")
 local json_read = require("json_read")
 local json_write = require("json_write")
 local label = require("label")
+local loops = require("loops")
 local oip_grpc = require("oip_grpc")
 local oip_http = require("oip_http")
 local plans = require("plan")
@@ -73,6 +74,7 @@ local function check_size(plan, size)
       limit = plan.max_bytes_words, try = "send fewer instances per request",
     })
   end
+  loops.count(size)
 end
 
 -- Requests, by kind. Headers are fetched again after every body(): those from before it are dead.
@@ -251,6 +253,7 @@ end
 
 local function body_bytes(body)
   local size = body and body:length() or 0
+  loops.count(size)
   return size > 0 and body:getBytes(0, size) or ""
 end
 
