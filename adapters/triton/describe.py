@@ -1,4 +1,4 @@
-"""The signature of a version as a live Triton tells it: its ModelConfig, its ModelMetadata, and its class names.
+"""The signature of a version as a live server tells it: its ModelConfig, its ModelMetadata, and its class names.
 
 Used by `adapters.triton.client` for versions that Penstock did not load itself. What the two messages say goes through
 pure functions. Triton's rules that matter here:
@@ -40,11 +40,17 @@ _MOST_CLASSES: Final = 1 << 20
 async def describe_served(client: Any, name: str, version: str = "", *, timeout_s: float) -> Signature:
     """What the server says of its model `name`; `client` is a `tritonclient.grpc.aio` client.
 
-    Raises NotReady when what it says is no signature, and tritonclient's own InferenceServerException.
+    A server of another make, which knows Open Inference Protocol and not Triton's ModelConfig, is believed by its
+    metadata alone. Raises NotReady when what it says is no signature, and tritonclient's InferenceServerException.
     """
-    config = (await client.get_model_config(name, version, client_timeout=timeout_s)).config
-    metadata = await client.get_model_metadata(name, version, client_timeout=timeout_s)
-    signature = signature_of(config, json_format.MessageToDict(metadata))
+    metadata = json_format.MessageToDict(await client.get_model_metadata(name, version, client_timeout=timeout_s))
+    try:
+        config = (await client.get_model_config(name, version, client_timeout=timeout_s)).config
+    except InferenceServerException as error:
+        if error.status() != "StatusCode.UNIMPLEMENTED":
+            raise
+        return signature_of_metadata(metadata)
+    signature = signature_of(config, metadata)
     signature = replace(
         signature, dynamic_size=await _dynamic_size(client, Served(name, version), signature, timeout_s)
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
 
 from adapters.open_inference import signature_of_metadata
-from adapters.server import NotReady
+from adapters.server import Address, NotReady, Served
 from adapters.signature import DYNAMIC, Datatype, Signature, TensorSpec
+from adapters.triton.client import Triton
 
 MLSERVER: dict[str, Any] = {
     # What MLServer answers for a model whose model-settings.json lists its tensors
@@ -64,6 +69,33 @@ def test_rows_must_come_first_in_every_tensor() -> None:
     fixed = {"name": "x", "datatype": "FP32", "shape": [4]}
     with pytest.raises(NotReady, match=r"input 'x' of 'mnist-svm' has the shape \[4\]: expected -1 first"):
         signature_of_metadata(MLSERVER | {"inputs": [fixed]}, max_batch_size=8)
+
+
+async def test_a_server_that_knows_no_triton_extension_is_believed_by_its_metadata() -> None:
+    """Stands in for MLServer, which needs an environment of its own: ModelMetadata, and UNIMPLEMENTED for the rest."""
+
+    async def metadata(_request: Any, _context: Any) -> Any:
+        tensors = {side: [{**tensor, "parameters": {}} for tensor in MLSERVER[side]] for side in ("inputs", "outputs")}
+        plain = json.dumps({"name": MLSERVER["name"], **tensors})
+        return json_format.Parse(plain, service_pb2.ModelMetadataResponse(), ignore_unknown_fields=True)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        metadata,
+        request_deserializer=service_pb2.ModelMetadataRequest.FromString,
+        response_serializer=service_pb2.ModelMetadataResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelMetadata": handler})
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    address = Address("127.0.0.1", port)
+    client = Triton(name="mlserver", grpc=address, http=address)
+    try:
+        assert await client.describe(Served("mnist-svm", "")) == signature_of_metadata(MLSERVER)
+    finally:
+        await client.close()
+        await server.stop(None)
 
 
 json_values = st.recursive(
