@@ -67,6 +67,7 @@ def envoy_settings(settings: Settings, ports: InternalPorts) -> EnvoySettings:
         control_http=Address(LOOPBACK, ports.control_http),
         sticky_header=settings.sticky_header,
         lease_ttl_s=settings.lease_ttl_s,
+        max_body_bytes=settings.max_body_bytes,
     )
 
 

@@ -33,6 +33,12 @@ _ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": 
 """Wait for the control plane as long as it takes: an Envoy that starts without it would answer 404 to everybody."""
 
 
+_LEAST_WINDOW_BYTES = 4 * 1024 * 1024
+"""Of a caller's HTTP/2 stream: a smaller one would slow uploads over long distances."""
+_MOST_WINDOW_BYTES = 2**31 - 1
+"""What HTTP/2 itself allows."""
+
+
 def bootstrap(settings: EnvoySettings) -> Json:
     """The bootstrap of an Envoy that takes everything else from the control plane."""
     scopes = {
@@ -152,7 +158,9 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
         "common_http_protocol_options": {"idle_timeout": "900s", "max_headers_count": 100},
         "http2_protocol_options": {
             "max_concurrent_streams": 1000,
-            "initial_stream_window_size": 4 * 1024 * 1024,
+            # Also how much of a body may be held before its route is known: Open Inference gRPC names the model in
+            # the message, which is read whole for it.
+            "initial_stream_window_size": min(max(_LEAST_WINDOW_BYTES, settings.max_body_bytes), _MOST_WINDOW_BYTES),
             "initial_connection_window_size": 16 * 1024 * 1024,
             # Without it one malformed request would end every other caller's stream on a shared connection.
             "override_stream_error_on_invalid_http_message": True,

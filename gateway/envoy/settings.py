@@ -43,6 +43,9 @@ class EnvoySettings:
     """Time to open a connection to a server. Not less: a 64 MB body in Lua can hold a worker for more than a second,
     and a shorter timer then fires before the finished connection is seen."""
 
+    max_body_bytes: int = 67_174_400
+    """Largest body of any model. A model's own limit is in its routes; this one holds until the model is known."""
+
     max_requests: int = 10_000
     """Requests in flight to one server before Envoy answers UNAVAILABLE by itself: far above what one server can
     work on, there to bound memory."""
