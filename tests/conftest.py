@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
+# No test of ours asserts on time: a busy machine must not fail one.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach the programs that tests start.
