@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rollout.evidence.feedback_request import Feedback
 from rollout.evidence.feedback_store import FeedbackRefused, FeedbackStore, Prediction, Receipt
 from rollout.ports import ArmCounts, Clock, Tick
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class FeedbackUnavailable(Exception):
@@ -68,8 +70,12 @@ class FeedbackDesk:
         return result
 
     async def counts(self, model: str, since: int, until: int) -> dict[int, ArmCounts]:
+        return await self.ask(lambda: self._store.counts(model, since, until))
+
+    async def ask(self, work: Callable[[], T]) -> T:
+        """Do `work` on the store's connection, in a thread, between two commits."""
         async with self._busy:
-            return await asyncio.to_thread(self._store.counts, model, since, until)
+            return await asyncio.to_thread(work)
 
     async def close(self) -> None:
         """Commit what has arrived."""

@@ -1,0 +1,22 @@
+"""Which rollout a source of evidence is asked about: sources know models by name, and look the rest up here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout.spec import RolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The rollout under way of a model."""
+
+    model: str
+    stable: int
+    candidate: int
+    spec: RolloutSpec
+
+
+FindSubject = Callable[[str], Subject | None]
+"""The rollout of a model; None without one."""
