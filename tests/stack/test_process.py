@@ -153,3 +153,37 @@ def test_one_control_plane_per_data_directory(tmp_path: Path) -> None:
         pass
     with DataDirLock(run / "lock"):
         pass
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_a_start_that_is_interrupted_leaves_nothing_once_it_is_stopped(tmp_path: Path, moment: int) -> None:
+    """Ctrl-C may come between any two steps of a start; the stop that follows knows of the process all the same."""
+    mark = str(tmp_path)
+    supervisor = Supervisor(
+        name="it",
+        command=Command(
+            argv=(sys.executable, "-c", "import time; time.sleep(600)", mark), environment=dict(os.environ)
+        ),
+        pid_file=tmp_path / "it.pid",
+        log=tmp_path / "it.log",
+    )
+    starting = asyncio.create_task(supervisor.start())
+    for _ in range(moment):
+        await asyncio.sleep(0)
+    starting.cancel()
+    with suppress(asyncio.CancelledError):
+        await starting
+    await supervisor.stop()
+    assert running_with(mark) == []
+    assert not (tmp_path / "it.pid").exists()
+
+
+def running_with(argument: str) -> list[str]:
+    """The command lines of all processes that have this argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if argument in words:
+                found.append(" ".join(words))
+    return found
