@@ -1,4 +1,4 @@
-"""For all tests: what a process inherits must not decide how they end."""
+"""For all tests: neither what a process inherits nor how busy the machine is may decide how they end."""
 
 from __future__ import annotations
 

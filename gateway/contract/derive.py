@@ -67,7 +67,7 @@ def needs_shape_field(shape: Sequence[int]) -> bool:
 def _fields(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> tuple[Field, ...]:
     before = {field.name: field for field in locked}
     fresh = _numbers_after(max((number for field in locked for number in field.numbers), default=0))
-    names = _field_names(tensors, locked)
+    names = proto_names([tensor.name for tensor in tensors], _locked_names(locked))
     shapes = _shape_fields(tensors, locked, names)
     fields = []
     for tensor in tensors:
@@ -90,23 +90,19 @@ def _fields(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> tuple[Fie
     return tuple(sorted(fields, key=lambda field: field.number))
 
 
-def _field_names(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> dict[str, str]:
-    """Proto names by tensor; those of locked shapes stay taken."""
-    taken = {f.name: f.proto_name for f in locked}
-    taken |= {f.shape_field.name: f.shape_field.proto_name for f in locked if f.shape_field}
-    return proto_names([tensor.name for tensor in tensors], taken)
+def _locked_names(locked: Sequence[Field]) -> dict[str, str]:
+    """Proto names by JSON name, of tensors and of their shapes."""
+    shapes = [field.shape_field for field in locked if field.shape_field]
+    return {named.name: named.proto_name for named in (*locked, *shapes)}
 
 
 def _shape_fields(
     tensors: Sequence[TensorSpec], locked: Sequence[Field], names: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """JSON and proto name of each shape that is needed and not locked yet, by tensor."""
+    """JSON and proto name of each shape that is needed and not locked yet, by tensor. `names`: the tensors' own."""
     have = {field.name for field in locked if field.shape_field}
     need = [tensor.name for tensor in tensors if needs_shape_field(tensor.shape) and tensor.name not in have]
-    old = {f.name: f.proto_name for f in locked} | {
-        f.shape_field.name: f.shape_field.proto_name for f in locked if f.shape_field
-    }
-    taken = old | dict(names)
+    taken = _locked_names(locked) | dict(names)
     public = shape_names(need, taken)
     proto = proto_names(list(public.values()), taken)
     return {tensor: (public[tensor], proto[public[tensor]]) for tensor in need}
