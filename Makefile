@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test test-all fuzz check bench-gateway generate clean
+.PHONY: schemathesis help demo test test-all fuzz check bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -35,6 +35,9 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 	@$(BIN)/lint-imports
 	@$(BIN)/python .ci/check_locks.py
 	@$(MAKE) test
+
+schemathesis: $(READY) ## random requests made from /openapi.json against a whole stack: no 5xx, nothing undocumented (about 3 minutes)
+	@$(BIN)/python -m tests.schemathesis
 
 bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md

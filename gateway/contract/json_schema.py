@@ -27,8 +27,8 @@ class Side(Enum):
 
 _FLOAT_MAX: Mapping[Datatype, float] = {
     Datatype.FP16: 65504.0,
-    Datatype.BF16: 3.3895313892515355e38,
-    Datatype.FP32: 3.4028234663852886e38,
+    Datatype.BF16: 3.39e38,
+    Datatype.FP32: 3.4028235e38,
     Datatype.FP64: 1.7976931348623157e308,
 }
 

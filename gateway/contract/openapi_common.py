@@ -156,7 +156,7 @@ FEEDBACK: Schema = {
         "label": _one_or_several(_LABEL, "The true label; for several rows an array of them, in order."),
         "reward": _one_or_several(_REWARD, "How good the answer was, more is better; or one reward per row."),
         "row": {
-            "type": "integer",
+            "type": ["integer", "null"],
             "description": "Which row this is about, counted from 0, when the request had several.",
             "minimum": 0,
             "maximum": 2**31 - 1,

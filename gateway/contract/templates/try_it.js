@@ -53,13 +53,14 @@
     }
     const status = parsed(text);
     const info = status.details?.find?.((detail) => detail.reason) ?? {};
-    const { field, expected, received } = info.metadata ?? {};
+    const { field, expected, received, limit, try: advice } = info.metadata ?? {};
     show(
       false,
       status.message ?? `HTTP ${response.status}`,
       [["error", [status.status, info.reason].filter(Boolean).join(", ") + ` (HTTP ${response.status})`],
-        ["field", field], ["expected", expected], ["received", received], ...pairs],
-      text
+        ["field", field], ["expected", expected], ["received", received], ["limit", limit], ["try", advice], ...pairs],
+      // An answer is shown byte for byte: its integers may be beyond what a browser can read.
+      status.message ? JSON.stringify(status, null, 2) : text
     );
   };
 
