@@ -93,7 +93,7 @@ def _fields(tensors: Sequence[TensorSpec], locked: Sequence[Field]) -> tuple[Fie
 def _locked_names(locked: Sequence[Field]) -> dict[str, str]:
     """Proto names by JSON name, of tensors and of their shapes."""
     shapes = [field.shape_field for field in locked if field.shape_field]
-    return {named.name: named.proto_name for named in (*locked, *shapes)}
+    return {f.name: f.proto_name for f in locked} | {s.name: s.proto_name for s in shapes}
 
 
 def _shape_fields(
