@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ STOP_S = 60.0
 class Penstock:
     """One data directory and the control plane on it, which can be killed and started again."""
 
-    def __init__(self, data_dir: Path, *, lease_ttl_s: float = 4.0) -> None:
+    def __init__(self, data_dir: Path, *, lease_ttl_s: float = 4.0, more_flags: Sequence[str] = ()) -> None:
         self.data_dir = data_dir
         self.port, self.operator_port = free_ports(2)
         self.lease_ttl_s = lease_ttl_s
+        self._more_flags = more_flags
         self.said: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -70,6 +71,7 @@ class Penstock:
             *("--port", str(self.port)),
             *("--operator-port", str(self.operator_port)),
             *("--lease-ttl", str(self.lease_ttl_s)),
+            *self._more_flags,
         ]
 
     def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
@@ -141,9 +143,9 @@ class Penstock:
 
 
 @contextmanager
-def running(data_dir: Path, *, lease_ttl_s: float = 4.0) -> Iterator[Penstock]:
+def running(data_dir: Path, *, lease_ttl_s: float = 4.0, more_flags: Sequence[str] = ()) -> Iterator[Penstock]:
     """A started stack; at the end of the block nothing of it is left, however the block ended."""
-    penstock = Penstock(data_dir, lease_ttl_s=lease_ttl_s)
+    penstock = Penstock(data_dir, lease_ttl_s=lease_ttl_s, more_flags=more_flags)
     try:
         penstock.start()
         yield penstock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from adapters.signature import Datatype
 from tests import models
-from tests.e2e.running import Penstock
+from tests.e2e.running import Penstock, running
 from tests.e2e.typed import from_reflection
 from tests.own_models import put_multiplier
 
@@ -58,20 +59,20 @@ def test_a_breaking_version_is_published_beside_the_one_that_goes_on(
         assert answer.status_code == 200, answer.text
         assert answer.json()["predictions"][0]["y"] == expected * 4
         assert answer.headers["x-penstock-version"] == version
-    for major, expected in ((1, [2.0] * 4), (2, [3.0] * 4)):
+    for major, sums in ((1, [2.0] * 4), (2, [3.0] * 4)):
         client = from_reflection(channel, f"penstock.models.ledger.v{major}.Ledger")
-        assert client.predict([{"x": [1, 1, 1, 1]}]) == [{"y": expected}]
+        assert client.predict([{"x": [1, 1, 1, 1]}]) == [{"y": sums}]
     assert penstock.cli("api", "check", str(lock)).returncode == 0, "callers of major 1 are served as before"
     listed = penstock.cli("models").stdout
     assert "ledger@2" in listed
     for document in ("/v2/models/ledger.proto", "/v2/models/ledger/openapi.json", "/v2/models/ledger/docs"):
         assert httpx.get(f"{penstock.url}{document}").status_code == 200, document
     # Open Inference knows no majors: unversioned calls stay on the first, a pinned version is reached.
-    for version, datatype, expected in (("", "FP32", 2.0), ("/versions/2", "FP64", 3.0)):
+    for pin, datatype, total in (("", "FP32", 2.0), ("/versions/2", "FP64", 3.0)):
         tensor = {"name": "x", "shape": [1, 4], "datatype": datatype, "data": [1, 1, 1, 1]}
-        answer = httpx.post(f"{penstock.url}/v2/models/ledger{version}/infer", json={"inputs": [tensor]}, timeout=30)
+        answer = httpx.post(f"{penstock.url}/v2/models/ledger{pin}/infer", json={"inputs": [tensor]}, timeout=30)
         assert answer.status_code == 200, answer.text
-        assert answer.json()["outputs"][0]["data"] == [expected] * 4
+        assert answer.json()["outputs"][0]["data"] == [total] * 4
 
 
 def test_a_rollout_of_the_second_major_moves_its_callers_alone(penstock: Penstock, tmp_path: Path) -> None:
@@ -178,3 +179,14 @@ def test_too_large_says_the_limit_and_where_it_comes_from(penstock: Penstock) ->
         assert said["details"][0]["reason"] == "TOO_LARGE"
         assert "1048576" in json.dumps(said).replace(",", ""), said
         assert "penstock up --max-body-bytes" in json.dumps(said), said
+
+
+@pytest.mark.nightly
+def test_what_appears_in_the_repository_is_adopted_by_itself_where_asked_for(tmp_path: Path) -> None:
+    with running(tmp_path, more_flags=("--adopt-all",)) as stack:
+        put_multiplier(tmp_path / "repository", "Fivefold", {1: 5})
+        deadline = time.monotonic() + 30
+        while (answer := predict(stack, "/v1/models/fivefold:predict", {"X": [1, 2, 3]})).status_code == 404:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert answer.json() == {"predictions": [{"Y": [5.0, 10.0, 15.0]}]}
