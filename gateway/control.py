@@ -32,6 +32,7 @@ from gateway.envoy.yaml_config import envoy_yaml
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
 from gateway.line_evidence import LineEvidence
+from gateway.mirror import pairs
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
 from gateway.server.access_log import add_access_log
@@ -51,6 +52,9 @@ from rollout.evidence.combine import Combined
 from rollout.evidence.envoy import EnvoyEvidence
 from rollout.evidence.feedback import FeedbackDesk, FeedbackEvidence
 from rollout.evidence.feedback_store import FeedbackStore
+from rollout.evidence.mirror.labels import PairedLabelStore
+from rollout.evidence.mirror.source import MirrorEvidence
+from rollout.evidence.mirror.wire import Pair
 from rollout.journal import Journal
 from rollout.settings import ControllerSettings
 
@@ -68,6 +72,7 @@ def envoy_settings(settings: Settings, ports: InternalPorts) -> EnvoySettings:
         sticky_header=settings.sticky_header,
         lease_ttl_s=settings.lease_ttl_s,
         max_body_bytes=settings.max_body_bytes,
+        mirror=Address(LOOPBACK, ports.mirror) if settings.mirror_max_share > 0 else None,
     )
 
 
@@ -89,6 +94,7 @@ class Control:
     operators: FastAPI
     public: FastAPI
     grpc_server: grpc.aio.Server
+    mirror: MirrorEvidence
     _evidence: EnvoyEvidence
     _envoy_admin: httpx.AsyncClient
     _server: InferenceServer
@@ -99,6 +105,7 @@ class Control:
         await self.deployer.close()
         await self.desk.close()
         await self._evidence.aclose()
+        await self.mirror.aclose()
         await self._envoy_admin.aclose()
         await self._server.close()
         for connection in self._connections:
@@ -117,19 +124,34 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     # Its own file: a burst of predictions must not hold up a journal record.
     feedback_connection = open_database(settings.data_dir / "feedback.db")
     desk = FeedbackDesk(FeedbackStore(connection=feedback_connection, clock=clock))
+    paired_labels = PairedLabelStore(connection=feedback_connection, clock=clock)
 
     serving = InferenceServing(registry=registry, server=server, clock=clock)
     ads = AdsServer(lease_ttl_s=settings.lease_ttl_s)
     data_plane = EnvoyDataPlane(ads=ads, settings=envoy)
     limits = LimitPolicy(ceiling_bytes=settings.max_body_bytes, timeout_s=settings.prediction_timeout_s)
-    routing = GatewayRouting(registry=registry, server=server, data_plane=data_plane, limits=limits)
+    routing = GatewayRouting(
+        registry=registry,
+        server=server,
+        data_plane=data_plane,
+        limits=limits,
+        max_mirror_bp=round(settings.mirror_max_share * 100),
+    )
 
     metrics = Metrics(registry=registry, serving=serving, desk=desk, active=lambda: controller.active())
     evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
+
+    def mirrored() -> Sequence[Pair]:
+        shares = routing.mirrors()
+        return pairs(routing.state(), shares, controller.subject) if any(shares.values()) else ()
+
+    mirror = MirrorEvidence(
+        evaluator=Address(LOOPBACK, ports.mirror), wanted=mirrored, desk=desk, labels=paired_labels, clock=clock
+    )
     controller = Controller(
         serving=serving,
         routing=routing,
-        evidence=LineEvidence(Combined(evidence, FeedbackEvidence(desk=desk, clock=clock))),
+        evidence=Combined(LineEvidence(Combined(evidence, FeedbackEvidence(desk=desk, clock=clock))), mirror),
         journal=Journal(connection),
         clock=clock,
         settings=ControllerSettings(lease_ttl_s=settings.lease_ttl_s),
@@ -198,6 +220,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         ),
         public=public_app(registry=registry, desk=desk, authority=f"{settings.host}:{settings.port}"),
         grpc_server=grpc_server,
+        mirror=mirror,
         _evidence=evidence,
         _envoy_admin=admin_client,
         _server=server,

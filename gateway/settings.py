@@ -62,6 +62,13 @@ class Settings:
     """Whether models that appear in the server's repository get an API by themselves. Off, because a shared server may
     hold models that are nobody's business here."""
 
+    mirror_max_share: float = 100.0
+    """Percent of a model's requests that a shadow step may copy to the mirror evaluator, whatever its rollout asks for;
+    0 turns mirroring off. Each copy is asked of both versions, at most two at a time."""
+
+    mirror_sample_bytes: int = 256 * 1024**2
+    """What the evaluator's sample of compared requests may hold on disk; the oldest goes first. 0 keeps none."""
+
     envoy_concurrency: int = 1
     """Envoy's worker threads. One carries some 20,000 small predictions a second; raise it with cores to spare."""
 
@@ -72,6 +79,11 @@ class Settings:
     @property
     def log_dir(self) -> Path:
         return self.data_dir / "logs"
+
+    @property
+    def sample_dir(self) -> Path:
+        """Parquet files of mirrored requests (`rollout.evidence.mirror.sample`)."""
+        return self.data_dir / "mirror"
 
     @property
     def database(self) -> Path:

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 
 FULL_WEIGHT = 10_000
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+"""No shares for any model."""
 
 
 class Clock(Protocol):
@@ -62,9 +66,12 @@ class Routing(Protocol):
         """Make the candidate routable at weight 0 (reachable by version pin). Raises `RouteRefused`."""
         ...
 
-    async def lease(self, weights: Mapping[str, int]) -> None:
+    async def lease(self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING) -> None:
         """Publish and renew the candidates' weights, model -> basis points. Called once per controller tick with
-        every active rollout; a model left out goes back to its stable version at once."""
+        every active rollout; a model left out goes back to its stable version at once.
+
+        `mirrors` are the shares of requests, in basis points, that are copied to the mirror evaluator; none for a
+        model left out. They are part of the same lease and lapse with it."""
         ...
 
     async def promote(self, model: str, candidate: int) -> None:
@@ -92,6 +99,8 @@ class ArmCounts:
     `latency` counts successful responses per histogram bucket: index i is (edges[i-1], edges[i]], the last is
     above every edge. `labelled`/`wrong` count feedback that arrived in the tick for answers of this version.
     `predicted` counts answers by predicted class, in the order of the tick's `classes`.
+    `callers`/`bad_callers` are for sticky traffic: callers of this version that had not failed before in this rollout,
+    and how many of them failed for the first time in this tick.
     """
 
     ok: int = 0
@@ -103,6 +112,8 @@ class ArmCounts:
     reward_count: int = 0
     reward_sum: float = 0.0
     predicted: tuple[int, ...] = ()
+    callers: int = 0
+    bad_callers: int = 0
 
     @property
     def requests(self) -> int:
@@ -118,7 +129,11 @@ class PairedCounts:
     `candidate_only_wrong` or `stable_only_wrong`; `labelled` counts all pairs whose true label is known.
     `candidate_slower`/`stable_slower` count pairs whose latencies differ by more than the evaluator's noise.
     `dropped` mirrored requests were not compared (queue full, evaluator behind): they say nothing about a version.
+    A label may arrive long after its pair was compared, so a tick may count more labels than pairs.
     """
+
+    missing: str = ""
+    """Non-empty: the mirror evaluator could not be asked, and why. The counts are then meaningless."""
 
     both_ok: int = 0
     both_bad: int = 0

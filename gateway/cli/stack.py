@@ -62,6 +62,15 @@ def up_command(
             help="Give an API to every model that appears in the server's repository.",
         ),
     ] = _DEFAULTS.adopt_all,
+    mirror_max_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=100.0, help="Percent of requests that a shadow step may copy to the evaluator; 0 turns it off."
+        ),
+    ] = _DEFAULTS.mirror_max_share,
+    mirror_sample_bytes: Annotated[
+        int, typer.Option(min=0, help="Most that the sample of mirrored requests holds on disk; 0 keeps none.")
+    ] = _DEFAULTS.mirror_sample_bytes,
     envoy_concurrency: Annotated[
         int, typer.Option(min=1, help="Envoy's worker threads.")
     ] = _DEFAULTS.envoy_concurrency,
@@ -94,6 +103,8 @@ def up_command(
         triton_http=_address(triton_http, "--triton-http") if triton_http else None,
         triton_backend=triton_backend,
         adopt_all=adopt_all,
+        mirror_max_share=mirror_max_share,
+        mirror_sample_bytes=mirror_sample_bytes,
         envoy_concurrency=envoy_concurrency,
     )
     # Here, because what it imports costs half a second that the other commands need not pay.

@@ -22,6 +22,7 @@ class InternalPorts:
     triton_grpc: int
     triton_http: int
     triton_metrics: int
+    mirror: int
 
     @classmethod
     def remembered(cls, path: Path) -> InternalPorts | None:

@@ -24,6 +24,7 @@ from gateway.control import LOOPBACK, Control, build, envoy_settings
 from gateway.envoy.yaml_config import bootstrap_yaml
 from gateway.settings import Settings
 from gateway.stack.envoy import envoy_command
+from gateway.stack.evaluator import EvaluatorKeeper, evaluator_command
 from gateway.stack.lock import DataDirLock
 from gateway.stack.ports import InternalPorts, free, require_free
 from gateway.stack.process import stop, tail
@@ -116,7 +117,13 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         await _start(envoy, say)
         await control.ads.wait_settled(timeout_s=_START_S)
 
-        work_of = {"controller": control.controller.run(), "upkeep": control.upkeep.run()}
+        keeper = _evaluator(settings, ports, control)
+        parts.push_async_callback(keeper.stop)
+        work_of = {
+            "controller": control.controller.run(),
+            "upkeep": control.upkeep.run(),
+            "evaluator": keeper.run(),
+        }
         if control.adoption is not None:
             work_of["adoption"] = control.adoption.run()
         for name, work in work_of.items():
@@ -195,6 +202,26 @@ def _supervisors(
             grace_s=_GRACE_S,
         )
     return envoy, triton
+
+
+def _evaluator(settings: Settings, ports: InternalPorts, control: Control) -> EvaluatorKeeper:
+    process = Supervisor(
+        name="evaluator",
+        command=evaluator_command(
+            listen=Address(LOOPBACK, ports.mirror),
+            backend=control.serving.server.grpc,
+            sample=settings.sample_dir,
+            sample_bytes=settings.mirror_sample_bytes,
+        ),
+        pid_file=settings.run_dir / "evaluator.pid",
+        log=settings.log_dir / "evaluator.log",
+        grace_s=2.0,
+    )
+    return EvaluatorKeeper(
+        process,
+        wanted=lambda: any(control.routing.mirrors().values()),
+        silence_s=lambda: control.mirror.silence_s,
+    )
 
 
 def _triton_command(settings: Settings, ports: InternalPorts, embedded: EmbeddedTriton) -> Command:

@@ -56,9 +56,15 @@ class MirrorEvidence:
         self._boot, self._seen = "", 0
         self._news: tuple[LabelNews, ...] = ()
         self._at = clock.now()
+        self._silent_since: float | None = None
         self.totals = Totals()
         self.failures = 0
         self.restarts = 0
+
+    @property
+    def silence_s(self) -> float:
+        """For how long the evaluator was asked and did not answer."""
+        return 0.0 if self._silent_since is None else self._clock.monotonic() - self._silent_since
 
     async def aclose(self) -> None:
         await self._channel.close()
@@ -71,7 +77,9 @@ class MirrorEvidence:
         missing = ""
         answered: tuple[Answered, ...] = ()
         fresh: Mapping[str, PairTotals] = {}
-        if pairs:
+        if not pairs:
+            self._silent_since = None
+        else:
             missing, fresh, answered = await self._ask(tuple(pairs.values()))
         labels = await self._labelled(answered)
         return {
@@ -91,12 +99,14 @@ class MirrorEvidence:
             report = Report.of(await self._exchange(order.to_bytes(), timeout=PATIENCE_S, wait_for_ready=False))
         except grpc.aio.AioRpcError as error:
             self.failures += 1
+            self._silent_since = self._silent_since or self._clock.monotonic()
             return f"the mirror evaluator does not answer ({error.code().name})", {}, ()
         except (ValueError, KeyError, TypeError) as error:
             self.failures += 1
             _log.warning("the mirror evaluator's report cannot be read: %r", error)
             return "the mirror evaluator's report cannot be read", {}, ()
         self._news = ()
+        self._silent_since = None
         if report.boot != self._boot:
             # A new life: its counts began at 0, or we are the one who is new and count from here.
             self.restarts += bool(self._boot)
