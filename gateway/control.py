@@ -70,6 +70,7 @@ def envoy_settings(settings: Settings, ports: InternalPorts) -> EnvoySettings:
         control_grpc=Address(LOOPBACK, ports.control_grpc),
         control_http=Address(LOOPBACK, ports.control_http),
         sticky_header=settings.sticky_header,
+        allowed_origins=settings.allowed_origins,
         lease_ttl_s=settings.lease_ttl_s,
         max_body_bytes=settings.max_body_bytes,
         mirror=Address(LOOPBACK, ports.mirror) if settings.mirror_max_share > 0 else None,

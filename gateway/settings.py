@@ -39,6 +39,10 @@ class Settings:
     sticky_header: str = "x-user-id"
     """Requests with the same value of this header stay on the same version while weights rise."""
 
+    allowed_origins: tuple[str, ...] = ()
+    """Web sites whose pages may call from a browser; `*` is any. None, so that a page of any site cannot call what its
+    reader can reach."""
+
     max_body_bytes: int = 67_174_400
     """Largest request or response body of any model: 64 MiB and 64 KiB for the framing around one. A model's own limit
     is what its largest batch needs (`gateway.limits`), and never above this."""

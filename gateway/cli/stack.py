@@ -47,6 +47,12 @@ def up_command(
     sticky_header: Annotated[
         str, typer.Option(help="Callers with the same value stay on the same version.")
     ] = _DEFAULTS.sticky_header,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A web site whose pages may call from a browser (https://app.example); * is any. Repeatable."
+        ),
+    ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, help="Largest body of any model; its own limit is what its largest batch needs.")
     ] = _DEFAULTS.max_body_bytes,
@@ -96,6 +102,7 @@ def up_command(
         operator_port=operator_port,
         lease_ttl_s=lease_ttl,
         sticky_header=sticky_header.lower(),
+        allowed_origins=tuple(allow_origin or ()),
         max_body_bytes=max_body_bytes,
         max_artefact_bytes=max_artefact_bytes,
         prediction_timeout_s=prediction_timeout,
