@@ -14,6 +14,7 @@ from typing import Any
 from adapters.server import BadArtefact, LoadFailed, NotReady, ServerUnavailable
 from gateway.adoption import NotAdoptable, NotInRepository
 from gateway.artefacts import ArtefactTooLarge, EmptyArtefact
+from gateway.codegen.formats import UnknownFormat
 from gateway.contract.lines import BadLineName
 from gateway.contract.lock_file import BadLock
 from gateway.contract.majors import BadApiMajor, BreakingChange
@@ -119,6 +120,7 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (NameClash, Code.ALREADY_EXISTS, "NAME_CLASH"),
     (VersionExists, Code.ALREADY_EXISTS, "VERSION_EXISTS"),
     (NoTypedApi, Code.NOT_FOUND, "NO_TYPED_API"),
+    (UnknownFormat, Code.INVALID_ARGUMENT, "UNKNOWN_FORMAT"),
     (BadLineName, Code.INVALID_ARGUMENT, "BAD_LINE_NAME"),
     (BadLock, Code.INVALID_ARGUMENT, "BAD_LOCK"),
     (BadApiMajor, Code.INVALID_ARGUMENT, "BAD_API_MAJOR"),

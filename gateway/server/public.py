@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
+from gateway.codegen.formats import asked_format
+from gateway.codegen.project import project, zipped
 from gateway.contract.docs_page import docs_path, index_page, model_page, openapi_path, proto_path
 from gateway.contract.lines import Line
 from gateway.contract.model import Contract
@@ -67,6 +69,13 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
     @app.get("/v{major:int}/models/{name}/openapi.json")
     async def model_openapi(major: int, name: str) -> JSONResponse:
         return JSONResponse(model_document(_published(registry, name, major)[1]))
+
+    @app.get("/v{major:int}/models/{name}/clients/{format}.zip")
+    async def client_project(major: int, name: str, format: str, request: Request) -> Response:
+        """A document or a client project for a language, as `penstock api NAME --format` unpacks it."""
+        contract = _published(registry, name, major)[1]
+        gateway = Gateway(authority=request.headers.get("host", authority))
+        return Response(zipped(project(asked_format(format), contract, gateway)), media_type="application/zip")
 
     @app.get("/v{major:int}/models/{name}")
     async def model(major: int, name: str) -> JSONResponse:

@@ -39,7 +39,7 @@ def test_predict_models_and_api(penstock: Penstock, model: str) -> None:
     assert model in penstock.cli("models").stdout
     listed = json.loads(penstock.cli("models", json_output=True).stdout)
     assert model in json.dumps(listed)
-    assert "package penstock.models.handy.v1;" in penstock.cli("api", "proto", model).stdout
+    assert "package penstock.models.handy.v1;" in penstock.cli("api", model, "--format", "proto").stdout
 
 
 def test_envoy_yaml_is_accepted_by_envoy_and_the_static_one_runs_by_itself(

@@ -216,9 +216,9 @@ def test_a_bad_spec_names_field_and_line(penstock: Penstock) -> None:
 
 def test_the_generated_api_is_printed(penstock: Penstock) -> None:
     penstock.deploy_two()
-    assert "service Adder {" in penstock("api", "proto", "adder").stdout
-    assert json.loads(penstock("api", "openapi", "adder").stdout)["openapi"] == "3.1.0"
-    assert "/v1/models/adder:predict" in json.loads(penstock("api", "openapi").stdout)["paths"]
+    assert "service Adder {" in penstock("api", "adder").stdout
+    assert json.loads(penstock("api", "adder", "--format", "openapi").stdout)["openapi"] == "3.1.0"
+    assert "/v1/models/adder:predict" in json.loads(penstock("api", "--format", "openapi").stdout)["paths"]
 
 
 def test_the_envoy_configuration_is_printed(penstock: Penstock) -> None:
