@@ -69,6 +69,7 @@ class Scripts:
             preload[name.encode()] = self.lua.eval(
                 b"function(source, name) return assert(loadstring(source, name)) end"
             )(lua_bundle.module_source(name).encode(), b"=" + name.encode())
+        self.require("loops")  # sets how LuaJIT compiles, as in tensors.lua
         self._calls = self.lua.execute(_CALLS.encode())
 
     def require(self, name: str) -> Any:

@@ -88,8 +88,16 @@ class Upstream:
 
 
 class Abort(Exception):
-    def __init__(self, code: grpc.StatusCode, message: str, *, initial_metadata: bool = False) -> None:
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        initial_metadata: bool = False,
+        trailing: tuple[tuple[str, str | bytes], ...] = (),
+    ) -> None:
         super().__init__(message)
+        self.trailing = trailing
         self.code = code
         self.message = message
         self.initial_metadata = initial_metadata
@@ -130,7 +138,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         except Abort as abort:
             if abort.initial_metadata:
                 await context.send_initial_metadata(())
-            await context.abort(abort.code, abort.message)
+            await context.abort(abort.code, abort.message, abort.trailing)
         if asyncio.iscoroutine(answer):
             answer = await answer
         return answer if isinstance(answer, bytes) else bytes(answer.SerializeToString())
