@@ -50,7 +50,7 @@ def up_command(
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="A web site whose pages may call from a browser (https://app.example); * is any. Repeatable."
+            help="Web site whose pages may call from a browser (https://app.example); * is any. Repeatable."
         ),
     ] = None,
     max_body_bytes: Annotated[

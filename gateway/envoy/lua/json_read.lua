@@ -83,7 +83,7 @@ local function missing_field(field)
   invalid(
     "MISSING_FIELD", paths.of(plan, row, field.name), "missing field; expected " ..
     (field.rank == 0 and field.says or field.static and "an array of " .. paths.values(field.fixed) or "an array"),
-    field.datatype, "nothing"
+    field.rank > 0 and field.static and paths.values(field.fixed) or field.says, "nothing"
   )
 end
 

@@ -411,7 +411,11 @@ local function oip_http_answer(handle, plan)
   end
   local bytes = body:getBytes(0, math.min(json_size or size, size))
   if code ~= errors.OK then
-    return status == 500 and oip_http.blames_caller(bytes) and errors.INVALID_ARGUMENT or code
+    if status == 500 and oip_http.blames_caller(bytes) then
+      handle:headers():replace(":status", "400")
+      return errors.INVALID_ARGUMENT
+    end
+    return code
   end
   local restored = oip_http.restore(plan, bytes)
   if restored ~= bytes then
