@@ -1,4 +1,4 @@
-"""Open Inference clients as they are: tritonclient's aio forms and stream, and the kserve package's inference clients."""
+"""Open Inference clients as they are: tritonclient's aio forms and stream, and those of the kserve package."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`make schemathesis`: random requests made from the served `/openapi.json`, against a whole stack with several models.
 
-Fails on any 5xx and on an answer whose status, content type or body the document does not allow. (Its check that what
-the document forbids is refused counts unknown headers as forbidden, which a gateway lets pass; what of a body is wrongly
-taken is the question of tests/lua.) The tool has an environment of its own, set up once.
+Fails on any 5xx and on an answer whose status, content type or body the document does not allow. Its check that what
+the document forbids is refused counts unknown headers as forbidden, which a gateway lets pass: what of a body is taken
+wrongly is the question of tests/lua. The tool has an environment of its own, set up once.
 """
 
 from __future__ import annotations
