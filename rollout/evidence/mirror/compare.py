@@ -6,6 +6,7 @@ it is the index of the largest value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,4 +103,6 @@ def _numeric_distance(a: Array, b: Array, pair: Pair) -> float:
 def _plain(value: object) -> Label:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, bool | int | float) else str(value)
