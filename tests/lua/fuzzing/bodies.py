@@ -59,7 +59,20 @@ JSON_BITS += [bytes([c]) for c in b'[]{},:"0-.e \n\\\xff\0']
 JSON_BITS += (
     b"E5 \\u00e9 1e400 1e-400 NaN null true 01 1.0 3.5 -0 -0.0 16777217 \xc3\xa9 [] [[]] ],[ 2147483648".split()
 )
-JSON_BITS += [b'"NaN"', b'"Infinity"', b'"x"', b'"x_shape":[1,2]', b',"o":1', b'"k":null']
+JSON_BITS += [
+    b",}",
+    b",]",
+    b"[,",
+    b",,",
+    b"}}",
+    b"]]",
+    b'"NaN"',
+    b'"Infinity"',
+    b'"x"',
+    b'"x_shape":[1,2]',
+    b',"o":1',
+    b'"k":null',
+]
 
 WIRE_BITS = [bytes([b]) for b in (0, 1, 2, 4, 8, 10, 13, 16, 18, 26, 34, 42, 50, 0x7F, 0x80, 0xFF)] + [
     b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
@@ -68,6 +81,8 @@ WIRE_BITS = [bytes([b]) for b in (0, 1, 2, 4, 8, 10, 13, 16, 18, 26, 34, 42, 50,
     b"\xfb\x01\xfc\x01",
     b"\x0a\x00",
     b"\x0d\0\0\x80\x3f",
+    b"\x80\x02",
+    b"\xff\xff\x03",
 ]
 
 
