@@ -13,18 +13,10 @@ from typing import Any
 
 from rollout.freeze import FreezeWindow
 from rollout.judge.margins import Margins
-from rollout.judge.settings import JudgeSettings, Metric
+from rollout.judge.settings import DriftAction, JudgeSettings, Metric
 from rollout.machine import DeadlineAction, Plan
 from rollout.ports import FULL_WEIGHT
 from rollout.spec_parts import Gate, GoldenSpec, PrometheusSpec, ShadowSpec, Webhook
-
-
-class DriftAction(StrEnum):
-    """What predictions that are distributed otherwise than stable's lead to."""
-
-    HOLD = "hold"
-    ROLL_BACK = "roll_back"
-    IGNORE = "ignore"
 
 
 class OnNewVersion(StrEnum):
@@ -105,7 +97,7 @@ class RolloutSpec:
     accuracy_tolerance: float = 1.05
     quality_floor: float = 0.005
     warm_up_start_s: float = 180.0
-    warm_up_step_s: float = 120.0
+    warm_up_step_s: float = 90.0
     required: frozenset[Metric] = frozenset()
 
     @classmethod
@@ -121,6 +113,7 @@ class RolloutSpec:
         return Plan(self.weights_bp, self.on_deadline, shadow=self.shadow is not None, gates=self.gates)
 
     def judge_settings(self) -> JudgeSettings:
+        shadow = self.shadow or ShadowSpec()
         margins = Margins().with_fixed(
             errors=self.margins.errors,
             p50=self.margins.latency_p50,
@@ -144,6 +137,10 @@ class RolloutSpec:
             wrong_tolerance=self.accuracy_tolerance,
             wrong_floor=self.quality_floor,
             required=self.required,
+            drift=self.drift,
+            share_tolerance=self.share_tolerance,
+            max_disagreement=shadow.max_disagreement,
+            shadow_pairs=shadow.requests,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import ErrorDetails
 
 from rollout.freeze import FreezeWindow
+from rollout.judge.settings import DriftAction
 from rollout.machine import DeadlineAction
 from rollout.ports import FULL_WEIGHT
-from rollout.spec import DriftAction, FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
 from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
 from rollout.spec_values import (
     Accuracy,
@@ -124,7 +125,7 @@ class QualitySection(_Section):
 
 class WarmupSection(_Section):
     start: Duration = 180.0
-    step: Duration = 120.0
+    step: Duration = 90.0
 
 
 class ShadowSection(_Section):

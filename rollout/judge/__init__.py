@@ -5,22 +5,31 @@ make the ticks; neither is known here.
 """
 
 from rollout.judge.dispersion import Calibration
+from rollout.judge.forecast import Flow, Forecast, MetricForecast, forecast
 from rollout.judge.judge import Judge
-from rollout.judge.margins import Margin, Margins, StepMargins
-from rollout.judge.settings import JudgeSettings, Metric
+from rollout.judge.margins import Margin, Margins, Stage, StepMargins
+from rollout.judge.paired_judge import PairedJudge
+from rollout.judge.settings import DriftAction, JudgeSettings, Metric
 from rollout.judge.state import JudgeState
 from rollout.judge.verdict import Decision, MetricReport, Verdict
 
 __all__ = [
     "Calibration",
     "Decision",
+    "DriftAction",
+    "Flow",
+    "Forecast",
     "Judge",
     "JudgeSettings",
     "JudgeState",
     "Margin",
     "Margins",
     "Metric",
+    "MetricForecast",
     "MetricReport",
+    "PairedJudge",
+    "Stage",
     "StepMargins",
     "Verdict",
+    "forecast",
 ]

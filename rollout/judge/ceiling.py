@@ -6,13 +6,11 @@ The canary over it and stable not: roll back. Both: hold, since the canary is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from rollout.judge.evalues import FloatArray, rate_against
+from rollout.judge.evalues import BoolArray, FloatArray, IntArray, rate_against
 from rollout.judge.process import EProcess, log_uniform
+from rollout.judge.rows import Rows
 
 _RATIOS: FloatArray = np.array([1.5, 2.0, 4.0, 10.0, 40.0])
 _STABLE_DECAY_PER_S = 0.97
@@ -20,35 +18,41 @@ _STABLE_DECAY_PER_S = 0.97
 _MIN_STABLE = 10.0
 
 
-class Ceiling:
+class Ceiling(Rows):
     """Evidence that the canary's share of bad requests is above `limit`."""
 
-    def __init__(self, limit: float):
+    arrays = ("recent",)
+    parts = ("canary",)
+
+    def __init__(self, limit: float, runs: int):
         self._limit = limit
         self._alternatives: FloatArray = np.minimum(limit * _RATIOS, (1.0 + limit) / 2.0)
-        self._canary = EProcess((len(_RATIOS),), log_prior=log_uniform(len(_RATIOS)))
-        self._bad_stable, self._n_stable = 0.0, 0.0
+        self.canary = EProcess(runs, (len(_RATIOS),), log_prior=log_uniform(len(_RATIOS)))
+        self.recent: FloatArray = np.zeros((runs, 2))
 
-    def restart(self) -> None:
-        self._canary.restart()
+    def restart(self, rows: IntArray) -> None:
+        self.canary.restart(rows)
 
-    def observe(self, bad_canary: float, n_canary: float, bad_stable: float, n_stable: float, seconds: float) -> None:
-        if n_canary:
-            self._canary.multiply(rate_against(bad_canary, n_canary, self._alternatives, self._limit))
-        decay = _STABLE_DECAY_PER_S**seconds
-        self._bad_stable = self._bad_stable * decay + bad_stable
-        self._n_stable = self._n_stable * decay + n_stable
+    def observe(
+        self,
+        bad_canary: FloatArray,
+        n_canary: FloatArray,
+        bad_stable: FloatArray,
+        n_stable: FloatArray,
+        seconds: FloatArray,
+    ) -> None:
+        rows = np.arange(len(n_canary))
+        self.canary.multiply(
+            rows, rate_against(bad_canary[:, None], n_canary[:, None], self._alternatives, self._limit)
+        )
+        self.recent *= (_STABLE_DECAY_PER_S**seconds)[:, None]
+        self.recent += np.stack([bad_stable, n_stable], axis=1)
 
-    def log_canary(self) -> float:
-        return float(self._canary.log_e())
+    def canary_over(self, log_needed: float) -> BoolArray:
+        return self.canary.log_e() >= log_needed
 
     @property
-    def stable_over(self) -> bool:
-        return self._n_stable >= _MIN_STABLE and self._bad_stable > self._limit * self._n_stable
-
-    def to_json(self) -> dict[str, Any]:
-        return {"canary": self._canary.log_w.tolist(), "stable": [self._bad_stable, self._n_stable]}
-
-    def load(self, value: Mapping[str, Any]) -> None:
-        self._canary.load(value["canary"])
-        self._bad_stable, self._n_stable = (float(part) for part in value["stable"])
+    def stable_over(self) -> BoolArray:
+        bad, n = self.recent.T
+        result: BoolArray = (n >= _MIN_STABLE) & (bad > self._limit * n)
+        return result

@@ -7,13 +7,12 @@ comes from past ticks only. `OnlineDispersion` learns phi during the rollout, `C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from rollout.judge.evalues import FloatArray
+from rollout.judge.evalues import FloatArray, IntArray
+from rollout.judge.rows import Rows
 
 BLOCK_S = 60.0
 MIN_BLOCK_VARIANCE = 2.0
@@ -28,7 +27,7 @@ buy the canary time."""
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """phi from a stable-against-stable comparison of history: 1 + 0.7 (scale - 1) + slope x recent variance.
+    """phi from a stable-against-stable comparison of history: scale + 2 slope x recent variance.
 
     `scale` is the ratio of observed to binomial variance over 10 s windows, `slope` how it grows with the variance of
     longer windows (both 1 and 0 when nothing is known). Variance is that of the canary's excess of errors.
@@ -37,82 +36,69 @@ class Calibration:
     scale: float = 1.0
     slope: float = 0.0
 
-    def phi(self, recent_variance: float) -> float:
-        return max(1.0, 1.0 + 0.7 * (self.scale - 1.0) + self.slope * recent_variance)
+    def phi(self, recent_variance: FloatArray) -> FloatArray:
+        return np.maximum(1.0, self.scale + 2.0 * self.slope * recent_variance)
 
 
-class OnlineDispersion:
-    """phi per row from successive differences of standardised excess over blocks of at least `BLOCK_S`.
+class OnlineDispersion(Rows):
+    """phi per rollout and row from successive differences of standardised excess over blocks of at least `BLOCK_S`.
 
     Differences, because a lasting excess (real harm) cancels in them and only noise remains. Numerator and variance
     are summed tick by tick and never across steps: pooled over a weight change they would see Simpson's paradox.
     """
 
-    def __init__(self, rows: int):
-        self._excess: FloatArray = np.zeros(rows)
-        self._variance: FloatArray = np.zeros(rows)
-        self._seconds = 0.0
-        self._last: FloatArray = np.zeros(rows)
-        self._has_last: FloatArray = np.zeros(rows)
-        self._squares: FloatArray = np.zeros(rows)
-        self._differences: FloatArray = np.zeros(rows)
-        self.phi: FloatArray = np.ones(rows)
+    arrays = ("excess", "variance", "seconds", "last", "has_last", "squares", "differences", "phi")
 
-    def start_step(self) -> None:
-        self._excess = np.zeros_like(self._excess)
-        self._variance = np.zeros_like(self._variance)
-        self._seconds = 0.0
-        self._has_last = np.zeros_like(self._has_last)
+    def __init__(self, runs: int, rows: int):
+        self.excess: FloatArray = np.zeros((runs, rows))
+        self.variance: FloatArray = np.zeros((runs, rows))
+        self.seconds: FloatArray = np.zeros(runs)
+        self.last: FloatArray = np.zeros((runs, rows))
+        self.has_last: FloatArray = np.zeros((runs, rows))
+        self.squares: FloatArray = np.zeros((runs, rows))
+        self.differences: FloatArray = np.zeros((runs, rows))
+        self.phi: FloatArray = np.ones((runs, rows))
+
+    def start_step(self, rows: IntArray) -> None:
+        for block in (self.excess, self.variance, self.seconds, self.has_last):
+            block[rows] = 0.0
 
     def observe(
-        self, bad_canary: FloatArray, n_canary: float, bad_stable: FloatArray, n_stable: float, seconds: float
+        self,
+        rows: IntArray,
+        bad_canary: FloatArray,
+        n_canary: FloatArray,
+        bad_stable: FloatArray,
+        n_stable: FloatArray,
+        seconds: FloatArray,
     ) -> None:
-        """Counts of one tick with requests in both arms, one bad count per row."""
+        """Counts of one tick with requests in both arms: bad (rollouts, rows), numbers and seconds (rollouts)."""
+        n_canary, n_stable = n_canary[:, None], n_stable[:, None]
         total = n_canary + n_stable
         rate = (bad_canary + bad_stable) / total
         share = n_canary / total
-        self._excess = self._excess + (bad_canary - n_canary * rate)
+        self.excess[rows] += bad_canary - n_canary * rate
         # Given the tick's total, of mean n_c n_s rate (1 - rate) / (total - 1) while the arms are alike; each arm's
         # own count in it, so that lasting harm, whose counts vary more, is not taken for noise either.
         variance = ((1.0 - share) ** 2 * bad_canary + share**2 * bad_stable) * (1.0 - rate)
-        self._variance = self._variance + variance * (total / (total - 1.0))
-        self._seconds += seconds
-        if self._seconds >= BLOCK_S:
-            self._close_block()
+        self.variance[rows] += variance * (total / (total - 1.0))
+        self.seconds[rows] += seconds
+        over = np.flatnonzero(self.seconds >= BLOCK_S)
+        if over.size:
+            self._close_block(over)
 
-    def _close_block(self) -> None:
-        full = self._variance >= MIN_BLOCK_VARIANCE
-        value = np.where(full, self._excess / np.sqrt(np.maximum(self._variance, MIN_BLOCK_VARIANCE)), self._last)
-        paired = full & (self._has_last > 0)
-        half_square = np.minimum((value - self._last) ** 2 / 2.0, LARGEST_SQUARE)
-        self._squares = self._squares + np.where(paired, half_square, 0.0)
-        self._differences = self._differences + paired
-        self._last = value
-        self._has_last = np.where(full, 1.0, self._has_last)
-        self._excess = np.where(full, 0.0, self._excess)
-        self._variance = np.where(full, 0.0, self._variance)
-        self._seconds = 0.0
-        raw = (PRIOR_BLOCKS + self._squares) / (PRIOR_BLOCKS + self._differences)
-        self.phi = np.clip(raw, 1.0, LARGEST_PHI)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "excess": self._excess.tolist(),
-            "variance": self._variance.tolist(),
-            "seconds": self._seconds,
-            "last": self._last.tolist(),
-            "has_last": self._has_last.tolist(),
-            "squares": self._squares.tolist(),
-            "differences": self._differences.tolist(),
-            "phi": self.phi.tolist(),
-        }
-
-    def load(self, value: Mapping[str, Any]) -> None:
-        self._excess = np.array(value["excess"], dtype=np.float64)
-        self._variance = np.array(value["variance"], dtype=np.float64)
-        self._seconds = float(value["seconds"])
-        self._last = np.array(value["last"], dtype=np.float64)
-        self._has_last = np.array(value["has_last"], dtype=np.float64)
-        self._squares = np.array(value["squares"], dtype=np.float64)
-        self._differences = np.array(value["differences"], dtype=np.float64)
-        self.phi = np.array(value["phi"], dtype=np.float64)
+    def _close_block(self, rows: IntArray) -> None:
+        variance, last, had_last = self.variance[rows], self.last[rows], self.has_last[rows]
+        full = variance >= MIN_BLOCK_VARIANCE
+        value = np.where(full, self.excess[rows] / np.sqrt(np.maximum(variance, MIN_BLOCK_VARIANCE)), last)
+        paired = full & (had_last > 0)
+        half_square = np.minimum((value - last) ** 2 / 2.0, LARGEST_SQUARE)
+        self.squares[rows] += np.where(paired, half_square, 0.0)
+        self.differences[rows] += paired
+        self.last[rows] = value
+        self.has_last[rows] = np.where(full, 1.0, had_last)
+        self.excess[rows] = np.where(full, 0.0, self.excess[rows])
+        self.variance[rows] = np.where(full, 0.0, variance)
+        self.seconds[rows] = 0.0
+        raw = (PRIOR_BLOCKS + self.squares[rows]) / (PRIOR_BLOCKS + self.differences[rows])
+        self.phi[rows] = np.clip(raw, 1.0, LARGEST_PHI)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from rollout.judge.counts import Arms
 from rollout.judge.dispersion import OnlineDispersion
-from rollout.judge.evalues import FloatArray, rate_against, rate_ratio
-from rollout.judge.margins import Margin
+from rollout.judge.evalues import BoolArray, FloatArray, IntArray, rate_against, rate_ratio
+from rollout.judge.margins import STAGES, MarginTable, Stage
+from rollout.judge.metric import Evidence, Safety, Seen
 from rollout.judge.pairing import Pairing
 from rollout.judge.process import SAFE_START, EProcess
 from rollout.judge.settings import JudgeSettings, Metric
-from rollout.judge.verdict import MetricReport, evidence_words, percent_words, share_words
+from rollout.judge.verdict import percent_words
 
-_RATIOS: FloatArray = np.geomspace(1.5, 1500.0, 16)
-_LOG_RATIO_PRIOR: FloatArray = -0.15 * np.arange(16.0) - math.log(np.exp(-0.15 * np.arange(16.0)).sum())
+_RATIOS: FloatArray = np.array([2.0, 3.0, 5.0, 8.0, 15.0, 40.0, 120.0, 500.0])
+_LOG_RATIO_PRIOR: FloatArray = np.log(np.array([1.0, 2.0, 2.0, 1.5, 1.0, 1.0, 0.5, 0.5]) / 9.5)
+"""Alternatives beyond the tolerance, weighted towards what is hard to see: gross failure needs few errors anyhow."""
 
 FLOOR = 0.0005
 """While stable is free of errors every single canary error is infinitely worse; the canary must then also be shown to
@@ -27,148 +28,172 @@ _LOG_FLOOR_PRIOR: FloatArray = np.full(8, -math.log(8.0))
 
 DECAY_PER_S = 0.97**0.1
 """Memory of stable's recent error rate: about five and a half minutes."""
+_SHORT_DECAY_PER_S = 0.9
+"""Memory of its rate right now: ten seconds."""
+_CALM_RATIO, _CALM_ERRORS = 4.0, 2.0
+"""Stable is calm while it fails at most this many times as often now as it did of late (and this much above)."""
+_LARGEST_GAIN = 0.5
+"""Most that one pair may add to the proof by ratio, in nats: the second in which a common burst begins shows two
+versions that fail alike, for a reason that is not theirs."""
+_RATIO_ASKED_S = {Stage.EARLY: 600.0, Stage.FINAL: 1200.0, Stage.BAKE: 0.0}
+"""How long the proof by ratio is asked for where traffic is too low for it."""
 _PRIOR_RATE, _PRIOR_REQUESTS = 0.001, 20.0
+_PATIENCE = 3.0
 _VARIANCE_DECAY_PER_S = 0.95**0.1
 
 
-class ErrorEvidence:
-    def __init__(self, settings: JudgeSettings):
+class ErrorEvidence(Evidence):
+    arrays = ("totals", "step", "recent", "now", "recent_variance")
+    parts = ("relative", "absolute", "safe", "safe_ratio", "dispersion", "pair")
+
+    metric = Metric.ERRORS
+    unit = "canary requests"
+
+    def __init__(self, settings: JudgeSettings, runs: int):
         self._settings = settings
-        self._relative = EProcess((16,), log_prior=_LOG_RATIO_PRIOR)
-        self._absolute = EProcess((8,), log_prior=_LOG_FLOOR_PRIOR)
+        self._margins = MarginTable(settings.margins.of("errors"), placeholder=0.5)
         self._alternatives = settings.error_tolerance * _RATIOS
-        self._dispersion = OnlineDispersion(1)
-        self._pair = Pairing(1)
-        self._totals = [0.0, 0.0, 0.0, 0.0]
-        self._recent_bad, self._recent_n, self._recent_variance = 0.0, 0.0, 0.0
-        self._margin = Margin.fixed(None)
-        self._margins: FloatArray = np.ones(1)
-        self._safe = EProcess((1,), start=SAFE_START)
+        self.relative = EProcess(runs, (len(_RATIOS),), log_prior=_LOG_RATIO_PRIOR)
+        self.absolute = EProcess(runs, (8,), log_prior=_LOG_FLOOR_PRIOR)
+        self.safe = EProcess(runs, (self._margins.rows,), start=SAFE_START)
+        self.safe_ratio = EProcess(runs, (self._margins.rows,), start=SAFE_START)
+        self._ratio_asked_s: FloatArray = np.array([_RATIO_ASKED_S[stage] for stage in STAGES])
+        self.dispersion = OnlineDispersion(runs, 1)
+        self.pair = Pairing(runs, 1)
+        self.totals: FloatArray = np.zeros((runs, 4))
+        self.step: FloatArray = np.zeros(runs)
+        """Canary requests in this step."""
+        self.recent: FloatArray = np.zeros((runs, 2))
+        self.now: FloatArray = np.zeros((runs, 2))
+        self.recent_variance: FloatArray = np.zeros(runs)
 
-    def start_step(self, margin: Margin) -> None:
-        self._margin = margin
-        self._margins = margin.values(placeholder=0.5)
-        self._safe = EProcess(self._margins.shape, start=SAFE_START)
-        self._dispersion.start_step()
-        self._pair.clear()
+    def start_step(self, rows: IntArray) -> None:
+        self.safe.begin(rows)
+        self.safe_ratio.begin(rows)
+        self.dispersion.start_step(rows)
+        self.pair.clear(rows)
+        self.step[rows] = 0.0
 
-    def restart(self) -> None:
-        self._relative.restart()
-        self._absolute.restart()
+    def restart(self, rows: IntArray) -> None:
+        self.relative.restart(rows)
+        self.absolute.restart(rows)
 
-    def restart_safe(self) -> None:
-        self._safe.restart()
+    def restart_safe(self, rows: IntArray) -> None:
+        self.safe.restart(rows)
+        self.safe_ratio.restart(rows)
 
     @property
-    def phi(self) -> float:
-        return max(float(self._dispersion.phi[0]), self._settings.calibration.phi(self._recent_variance))
+    def phi(self) -> FloatArray:
+        return np.maximum(self.dispersion.phi[:, 0], self._settings.calibration.phi(self.recent_variance))
 
     @property
-    def _stable_rate(self) -> float:
+    def _stable_rate(self) -> FloatArray:
         prior = _PRIOR_RATE * _PRIOR_REQUESTS
-        return min((self._recent_bad + prior) / (self._recent_n + _PRIOR_REQUESTS), 0.98)
+        return np.minimum((self.recent[:, 0] + prior) / (self.recent[:, 1] + _PRIOR_REQUESTS), 0.98)
 
-    def _bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Rates (alternative, null) of the non-inferiority side, per margin.
+    def _bounds(self, rows: IntArray, stage: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Rates (alternative, null) of the non-inferiority side, per rollout and margin.
 
         The alternative is not below a tenth of the margin: where stable has next to no errors, one error of the
         canary must not cost a hundred requests' worth of evidence.
         """
-        rate = self._stable_rate
-        null = np.minimum(rate + self._margins, 0.99)
-        return np.minimum(np.maximum(rate, 0.1 * self._margins), 0.999 * null), null
+        rate, margins = self._stable_rate[rows, None], self._margins.values[stage[rows]]
+        null = np.minimum(rate + margins, 0.99)
+        return np.minimum(np.maximum(rate, 0.1 * margins), 0.999 * null), null
 
-    def observe(self, bad_canary: int, n_canary: int, bad_stable: int, n_stable: int, seconds: float) -> None:
-        pair = self._pair
-        if pair.add(np.array([float(bad_canary)]), n_canary, np.array([float(bad_stable)]), n_stable, seconds):
-            if pair.paired:
-                self._grow(float(pair.canary[0]), pair.n_canary, float(pair.stable[0]), pair.n_stable, pair.seconds)
-            pair.clear()
-        self._totals = [
-            before + now for before, now in zip(self._totals, (bad_canary, n_canary, bad_stable, n_stable), strict=True)
-        ]
-        decay = DECAY_PER_S**seconds
-        self._recent_bad = self._recent_bad * decay + bad_stable
-        self._recent_n = self._recent_n * decay + n_stable
-        self._recent_variance *= _VARIANCE_DECAY_PER_S**seconds
+    def observe(self, canary: Arms, stable: Arms, seconds: FloatArray, stage: IntArray) -> None:
+        calm_before = self._calm()
+        self.now *= (_SHORT_DECAY_PER_S**seconds)[:, None]
+        self.now += np.stack([stable.bad, stable.n], axis=1)
+        calm = self._calm()
+        pair = self.pair
+        over, paired = pair.add(canary.bad[:, None], canary.n, stable.bad[:, None], stable.n, seconds)
+        if paired.size:
+            self._grow(paired, stage, calm_before, calm)
+        pair.clear(over)
+        self.totals += np.stack([canary.bad, canary.n, stable.bad, stable.n], axis=1)
+        self.step += canary.n
+        # A burst of errors must not raise for minutes what a canary is compared with.
+        usual = np.minimum(stable.bad, _CALM_RATIO * self._stable_rate * stable.n)
+        bad_stable = np.where(calm, stable.bad, usual)
+        self.recent *= (DECAY_PER_S**seconds)[:, None]
+        self.recent += np.stack([bad_stable, stable.n], axis=1)
+        self.recent_variance *= _VARIANCE_DECAY_PER_S**seconds
 
-    def _grow(self, bad_canary: float, n_canary: float, bad_stable: float, n_stable: float, seconds: float) -> None:
-        phi = self.phi
-        bad, total = bad_canary + bad_stable, n_canary + n_stable
-        if bad:
-            tolerance = self._settings.error_tolerance
-            self._relative.multiply(
-                rate_ratio(bad_canary, n_canary, bad_stable, n_stable, tolerance, self._alternatives) / phi
+    def _calm(self) -> BoolArray:
+        bad, n = self.now.T
+        result: BoolArray = bad <= _CALM_RATIO * self._stable_rate * n + _CALM_ERRORS
+        return result
+
+    def _grow(self, rows: IntArray, stage: IntArray, calm_before: BoolArray, calm: BoolArray) -> None:
+        bad_canary, bad_stable = self.pair.canary[rows], self.pair.stable[rows]
+        n_canary, n_stable = self.pair.n_canary[rows, None], self.pair.n_stable[rows, None]
+        phi = self.phi[rows, None]
+        some = np.flatnonzero(bad_canary[:, 0] + bad_stable[:, 0])
+        if some.size:
+            log_f = rate_ratio(
+                bad_canary[some],
+                n_canary[some],
+                bad_stable[some],
+                n_stable[some],
+                self._settings.error_tolerance,
+                self._alternatives,
             )
-        self._absolute.multiply(rate_against(bad_canary, n_canary, _FLOOR_RATES, FLOOR) / phi)
-        alternative, null = self._bounds()
-        self._safe.multiply(rate_against(bad_canary, n_canary, alternative, null) / phi)
-        self._dispersion.observe(np.array([bad_canary]), n_canary, np.array([bad_stable]), n_stable, seconds)
-        self._recent_variance += n_canary * n_stable * bad / total**2
+            self.relative.multiply(rows[some], log_f / phi[some])
+        self.absolute.multiply(rows, rate_against(bad_canary, n_canary, _FLOOR_RATES, FLOOR) / phi)
+        alternative, null = self._bounds(rows, stage)
+        # Of the canary's counts alone, so that it may rest on what the same seconds show of stable.
+        log_g = rate_against(bad_canary, n_canary, alternative, null) / phi
+        self.safe.multiply(rows, np.where(calm[rows, None], log_g, 0.0))
+        ratios = 1.0 + self._margins.values[stage[rows]] / self._stable_rate[rows, None]
+        log_r = rate_ratio(bad_canary, n_canary, bad_stable, n_stable, ratios, 1.0) / phi
+        self.safe_ratio.multiply(rows, np.where(calm_before[rows, None], np.minimum(log_r, _LARGEST_GAIN), 0.0))
+        self.dispersion.observe(rows, bad_canary, n_canary[:, 0], bad_stable, n_stable[:, 0], self.pair.seconds[rows])
+        total = n_canary + n_stable
+        self.recent_variance[rows] += (n_canary * n_stable * (bad_canary + bad_stable) / total**2)[:, 0]
 
-    def log_harm(self) -> float:
-        relative = float(self._relative.log_e())
-        if self._totals[2] > 0:
-            return relative
+    @property
+    def present(self) -> BoolArray:
+        return np.ones(len(self.totals), dtype=bool)
+
+    def log_harm(self) -> FloatArray:
+        relative = self.relative.log_e()
         # The lesser of two e-processes is one: stable without a single error makes the relative test a hair trigger.
-        return min(relative, float(self._absolute.log_e()))
+        return np.where(self.totals[:, 2] > 0, relative, np.minimum(relative, self.absolute.log_e()))
 
-    def report(self, judged_s: float, log_needed: float, log_safe_needed: float) -> MetricReport:
-        bad_c, n_c, bad_s, n_s = self._totals
-        row, margin = self._margin.row_at(judged_s), self._margin.at(judged_s)
-        phi, log_harm, log_safe = self.phi, self.log_harm(), float(self._safe.log_e()[row])
-        missing: int | None = 0
-        safe_words = ""
-        if margin is not None and log_safe < log_safe_needed:
-            alternative, null = self._bounds()
-            growth = float(rate_against(self._stable_rate, 1.0, alternative, null)[row]) / phi
-            missing = math.ceil((log_safe_needed - log_safe) / growth) if growth > 1e-9 else None
-            safe_words = (
-                f"errors: {requests_words(missing, 'canary requests')} to show less than {percent_words(margin)} "
-                "of requests failing beyond stable's"
-            )
-        return MetricReport(
-            metric=Metric.ERRORS,
-            canary_bad=bad_c,
-            canary_total=n_c,
-            stable_bad=bad_s,
-            stable_total=n_s,
-            harm_log_e=log_harm,
-            harm_log_needed=log_needed,
-            suspicion_log_e=log_harm,
-            safe_log_e=log_safe,
-            safe_log_needed=log_safe_needed,
-            margin=margin,
-            phi=phi,
-            missing_requests=missing,
-            harm_words=(
-                f"errors: {share_words(bad_c, n_c)} of the canary's requests failed against {share_words(bad_s, n_s)} "
-                f"of stable's; {evidence_words(log_harm, log_needed)}"
-            ),
-            safe_words=safe_words,
+    def _row(self, stage: IntArray, judged_s: FloatArray) -> IntArray:
+        """The margin in force. It relaxes with time for lack of traffic, never for lack of success: where the step
+        has seen several times the requests that a healthy canary needs, the margin stays."""
+        rows = np.arange(len(stage))
+        alternative, null = self._bounds(rows, stage)
+        rate = self._stable_rate[rows, None]
+        growth = rate_against(rate, 1.0, alternative, null) / self.phi[:, None]
+        enough = self.step[:, None] * np.maximum(growth, 0.0) >= _PATIENCE * -math.log(self._settings.beta)
+        return self._margins.row_at(stage, judged_s, enough)
+
+    def safety(self, stage: IntArray, judged_s: FloatArray) -> Safety:
+        row = self._row(stage, judged_s)
+        at = np.arange(len(row))
+        by_ratio = np.where(judged_s < self._ratio_asked_s[stage], self.safe_ratio.log_e()[at, row], math.inf)
+        return Safety(
+            log_e=np.minimum(self.safe.log_e()[at, row], by_ratio),
+            margin=self._margins.values[stage, row],
+            asked=self._margins.asked[stage, row],
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "relative": self._relative.log_w.tolist(),
-            "absolute": self._absolute.log_w.tolist(),
-            "safe": self._safe.log_w.tolist(),
-            "dispersion": self._dispersion.to_json(),
-            "pair": self._pair.to_json(),
-            "totals": list(self._totals),
-            "recent": [self._recent_bad, self._recent_n, self._recent_variance],
-        }
+    def seen(self) -> Seen:
+        bad_canary, n_canary, bad_stable, n_stable = self.totals[0].tolist()
+        return Seen(bad_canary, n_canary, bad_stable, n_stable, "requests failed")
 
-    def load(self, value: Mapping[str, Any]) -> None:
-        self._relative.load(value["relative"])
-        self._absolute.load(value["absolute"])
-        self._safe.load(value["safe"])
-        self._dispersion.load(value["dispersion"])
-        self._pair.load(value["pair"])
-        self._totals = [float(total) for total in value["totals"]]
-        self._recent_bad, self._recent_n, self._recent_variance = (float(part) for part in value["recent"])
+    def phi_now(self) -> float:
+        return float(self.phi[0])
 
+    def claim(self, stage: IntArray, judged_s: FloatArray, margin: float) -> str:
+        return f"less than {percent_words(margin)} of requests failing beyond stable's"
 
-def requests_words(missing: int | None, unit: str) -> str:
-    """ "about 210 more canary requests"; used by every metric's report."""
-    return f"an unknown number of further {unit}" if missing is None else f"about {missing:,} more {unit}"
+    def growth(self, stage: IntArray, judged_s: FloatArray) -> float | None:
+        first = np.zeros(1, dtype=np.int64)
+        alternative, null = self._bounds(first, stage)
+        row = self._row(stage, judged_s)[0]
+        per_request = rate_against(self._stable_rate[:1], 1.0, alternative[0, row], null[0, row])
+        return float(per_request[0]) / self.phi_now()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = FloatArray | float
 
 
@@ -49,16 +50,19 @@ def two_by_two(
 
 
 def rate_ratio(
-    bad_canary: float, n_canary: float, bad_stable: float, n_stable: float, ratio: float, alternatives: FloatArray
+    bad_canary: Numbers, n_canary: Numbers, bad_stable: Numbers, n_stable: Numbers, ratio: Numbers, alternative: Numbers
 ) -> FloatArray:
-    """Log e-value against "canary's error rate <= `ratio` x stable's", one per alternative ratio (> `ratio`).
+    """Log e-value against "canary's error rate <= `ratio` x stable's", pointing at `alternative` > `ratio`.
+
+    With `alternative` < `ratio` it is one against "canary's error rate >= `ratio` x stable's".
 
     The Poisson form of the conditional test: it needs no baseline rate, which may jump between ticks. Exact for
     binomial counts: with a = (r/ratio)(d0/d1) and b = d0/d1, (1+p_c(a-1))^n_c (1+p_s(b-1))^n_s
-    <= exp(n_c p_c(a-1) + n_s p_s(b-1)), which is 1 at p_c = ratio p_s and less below it.
+    <= exp(n_c p_c(a-1) + n_s p_s(b-1)), which is 1 at p_c = ratio p_s and less
+    beyond it, on the null's side.
     """
-    exposure = (ratio * n_canary + n_stable) / (alternatives * n_canary + n_stable)
-    result: FloatArray = bad_canary * np.log(alternatives / ratio) + (bad_canary + bad_stable) * np.log(exposure)
+    exposure = (ratio * n_canary + n_stable) / (alternative * n_canary + n_stable)
+    result: FloatArray = bad_canary * np.log(alternative / ratio) + (bad_canary + bad_stable) * np.log(exposure)
     return result
 
 

@@ -8,85 +8,87 @@ its false alarms are measured by simulation (a common outage across a weight cha
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Mapping
-from typing import Any
+import numpy as np
+
+from rollout.judge.evalues import BoolArray, FloatArray, IntArray
+from rollout.judge.rows import Rows
 
 LONG_S, SHORT_S = 120.0, 40.0
-_MIN_STABLE = {SHORT_S: 20, LONG_S: 5}
+_SLOTS = 128
+"""Ticks remembered per rollout: the long window at one tick a second. Of shorter ticks only the latest fit."""
+_MIN_STABLE = {SHORT_S: 20.0, LONG_S: 5.0}
 _PRIOR_REQUESTS = 10.0
 _LEAST_RATE = 0.02
 _MIN_LOG_LIKELIHOOD = 9.0
 _MIN_SHARE = 0.25
 _MIN_EXCESS = 3.0
 _SILENT_REQUESTS = 10
-
-Row = tuple[float, int, int, int, int]
-"""Time of the tick, canary's bad and all requests, stable's bad and all."""
+_LONG_AGO = -1e18
 
 
-class Scan:
-    """The recent ticks of the current step."""
+class Scan(Rows):
+    """The recent ticks of the current step, in a ring: canary's bad and all requests, stable's bad and all."""
 
-    def __init__(self) -> None:
-        self._rows: deque[Row] = deque()
-        self._canary_ok, self._canary_bad, self._stable_ok = 0, 0, 0
+    arrays = ("at", "counts", "slot", "answered")
 
-    def start_step(self) -> None:
-        self._rows.clear()
-        self._canary_ok, self._canary_bad, self._stable_ok = 0, 0, 0
+    def __init__(self, runs: int) -> None:
+        self.at: FloatArray = np.full((runs, _SLOTS), _LONG_AGO)
+        self.counts: FloatArray = np.zeros((runs, 4, _SLOTS))
+        self.slot: IntArray = np.zeros(runs, dtype=np.int64)
+        self.answered: FloatArray = np.zeros((runs, 3))
+        """In this step: canary's good and bad requests, stable's good."""
 
-    def observe(self, at: float, bad_canary: int, n_canary: int, bad_stable: int, n_stable: int) -> None:
-        while self._rows and self._rows[0][0] <= at - LONG_S:
-            self._rows.popleft()
-        if n_canary or n_stable:
-            self._rows.append((at, bad_canary, n_canary, bad_stable, n_stable))
-        self._canary_ok += n_canary - bad_canary
-        self._canary_bad += bad_canary
-        self._stable_ok += n_stable - bad_stable
+    def start_step(self, rows: IntArray) -> None:
+        self.at[rows] = _LONG_AGO
+        self.answered[rows] = 0.0
 
-    def shares(self, at: float) -> tuple[int, int, int, int]:
-        """Sums over the short window: canary's bad and all, stable's bad and all."""
-        rows = [row for row in self._rows if row[0] > at - SHORT_S]
-        return (
-            sum(row[1] for row in rows),
-            sum(row[2] for row in rows),
-            sum(row[3] for row in rows),
-            sum(row[4] for row in rows),
+    def observe(self, at: FloatArray, tick: FloatArray) -> None:
+        """Counts of one tick, (rollouts, 4)."""
+        rows = np.arange(len(at))
+        self.at[rows, self.slot] = at
+        self.counts[rows, :, self.slot] = tick
+        self.slot = (self.slot + 1) % _SLOTS
+        self.answered += np.stack([tick[:, 1] - tick[:, 0], tick[:, 0], tick[:, 3] - tick[:, 2]], axis=1)
+
+    def shares(self, at: FloatArray) -> FloatArray:
+        """Sums over the short window, (rollouts, 4)."""
+        recent = self.at > at[:, None] - SHORT_S
+        result: FloatArray = np.einsum("rcs,rs->rc", self.counts, recent.astype(np.float64))
+        return result
+
+    def alarms(self, at: FloatArray, rows: IntArray) -> BoolArray:
+        """Which of these rollouts to roll back at once."""
+        good, bad, stable_good = self.answered[rows].T
+        silent = (good == 0) & (bad >= _SILENT_REQUESTS) & (stable_good > bad)
+        result: BoolArray = silent | self._gross(at, rows, SHORT_S)[0] | self._gross(at, rows, LONG_S)[0]
+        return result
+
+    def _gross(self, at: FloatArray, rows: IntArray, window_s: float) -> tuple[BoolArray, FloatArray]:
+        """Which of these rollouts fail grossly within the window, and (bad, all, expected bad) of each canary."""
+        counts = np.where((self.at[rows] > at[rows, None] - window_s)[:, None, :], self.counts[rows], 0.0)
+        bad, n_canary, bad_stable, n_stable = counts.sum(axis=2).T
+        rate = np.maximum(bad_stable / np.maximum(n_stable, 1.0), _LEAST_RATE)
+        per_tick = (counts[:, 2] + _PRIOR_REQUESTS * rate[:, None]) / (counts[:, 3] + _PRIOR_REQUESTS)
+        expected = np.maximum((counts[:, 1] * per_tick).sum(axis=1), 1e-12)
+        log_likelihood = bad * np.log(np.maximum(bad, 1.0) / expected) - (bad - expected)
+        gross = (
+            (bad >= np.maximum(2.0, _MIN_SHARE * n_canary))
+            & (n_stable >= _MIN_STABLE[window_s])
+            & ((counts[:, 0] > 0).sum(axis=1) >= 2)
+            & (bad > _MIN_EXCESS * expected)
+            & (log_likelihood > _MIN_LOG_LIKELIHOOD)
         )
+        return gross, np.stack([bad, n_canary, expected], axis=1)
 
-    def alarm(self, at: float) -> str:
-        """Why to roll back at once, in words; empty when there is no reason."""
-        if self._canary_ok == 0 and self._canary_bad >= _SILENT_REQUESTS and self._stable_ok > self._canary_bad:
-            return f"guardrail: none of the canary's {self._canary_bad:,} requests in this step was answered"
-        return self._scan(at, SHORT_S) or self._scan(at, LONG_S)
-
-    def _scan(self, at: float, window_s: float) -> str:
-        rows = [row for row in self._rows if row[0] > at - window_s]
-        bad = sum(row[1] for row in rows)
-        n_canary = sum(row[2] for row in rows)
-        n_stable = sum(row[4] for row in rows)
-        if bad < 2 or bad < _MIN_SHARE * n_canary or n_stable < _MIN_STABLE[window_s]:
-            return ""
-        if sum(1 for row in rows if row[1]) < 2:
-            return ""
-        bad_stable = sum(row[3] for row in rows)
-        rate = max(bad_stable / n_stable, _LEAST_RATE)
-        expected = sum(row[2] * (row[3] + _PRIOR_REQUESTS * rate) / (row[4] + _PRIOR_REQUESTS) for row in rows)
-        if bad <= _MIN_EXCESS * expected or bad * math.log(bad / expected) - (bad - expected) <= _MIN_LOG_LIKELIHOOD:
-            return ""
-        return (
-            f"guardrail: {bad:,} of the canary's {n_canary:,} requests failed within {window_s:.0f} s; "
-            f"stable's failures explain {expected:.1f}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "rows": [list(row) for row in self._rows],
-            "step": [self._canary_ok, self._canary_bad, self._stable_ok],
-        }
-
-    def load(self, value: Mapping[str, Any]) -> None:
-        self._rows = deque((float(at), int(a), int(b), int(c), int(d)) for at, a, b, c, d in value["rows"])
-        self._canary_ok, self._canary_bad, self._stable_ok = (int(part) for part in value["step"])
+    def words(self, at: FloatArray) -> str:
+        """The first rollout's alarm for a person."""
+        first = np.zeros(1, dtype=np.int64)
+        for window_s in (SHORT_S, LONG_S):
+            gross, numbers = self._gross(at, first, window_s)
+            if gross[0]:
+                bad, n_canary, expected = numbers[0]
+                return (
+                    f"guardrail: {bad:,.0f} of the canary's {n_canary:,.0f} requests failed within {window_s:.0f} s; "
+                    f"stable's failures explain {expected:.1f}"
+                )
+        return f"guardrail: none of the canary's {self.answered[0, 1]:,.0f} requests in this step was answered"

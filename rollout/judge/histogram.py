@@ -5,12 +5,12 @@ Latency arrives as counts per bucket, so every threshold is an edge: exact count
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from rollout.judge.evalues import FloatArray, IntArray
+from rollout.judge.rows import Rows
 
 DECAY_PER_S = 0.97**0.1
 """About five and a half minutes: long enough for a tail, short enough to follow the load."""
@@ -47,42 +47,45 @@ class EdgeTable:
         self.shifted[self.shifted >= count] = -1
 
 
-class StableHistogram:
-    """Decayed bucket counts of stable's successful responses."""
+class StableHistogram(Rows):
+    """Decayed bucket counts of stable's successful responses, per rollout."""
 
-    def __init__(self, edges: int):
-        self.counts: FloatArray = np.zeros(edges + 1)
-        self.total = 0.0
+    arrays = ("counts",)
 
-    def add(self, counts: FloatArray, seconds: float) -> None:
-        self.counts = self.counts * DECAY_PER_S**seconds + counts
-        self.total = float(self.counts.sum())
+    def __init__(self, runs: int, edges: int):
+        self.counts: FloatArray = np.zeros((runs, edges + 1))
 
-    def exceedance(self) -> FloatArray:
-        """Share above each edge, smoothed so that it is strictly between 0 and 1."""
-        above = np.maximum(self.total - np.cumsum(self.counts)[:-1], 0.0)
-        share: FloatArray = (above + 0.5) / (self.total + 1.0)
+    def add(self, rows: IntArray, counts: FloatArray, seconds: FloatArray) -> None:
+        self.counts[rows] = self.counts[rows] * (DECAY_PER_S**seconds)[:, None] + counts
+
+    @property
+    def total(self) -> FloatArray:
+        """Decayed responses per rollout."""
+        result: FloatArray = self.counts.sum(axis=1)
+        return result
+
+    def exceedance(self, rows: IntArray) -> FloatArray:
+        """Share above each edge (columns), smoothed so that it is strictly between 0 and 1."""
+        below = np.cumsum(self.counts[rows], axis=1)
+        total = below[:, -1:]
+        share: FloatArray = (np.maximum(total - below[:, :-1], 0.0) + 0.5) / (total + 1.0)
         return share
-
-    def to_json(self) -> dict[str, Any]:
-        return {"counts": self.counts.tolist(), "total": self.total}
-
-    def load(self, value: Mapping[str, Any]) -> None:
-        self.counts = np.array(value["counts"], dtype=np.float64)
-        self.total = float(value["total"])
 
 
 def nearest_edges(exceedance: FloatArray, log_tail: FloatArray) -> IntArray:
-    """Index of the edge whose exceedance is nearest, as a ratio, to each wanted tail share (given in logs)."""
-    falling = -np.log(exceedance)
-    right = np.minimum(np.searchsorted(falling, -log_tail), len(falling) - 1)
+    """Per rollout and wanted tail share (given in logs): index of the edge whose exceedance is nearest, as a ratio."""
+    falling = np.log(exceedance)
+    right = (falling[:, None, :] > log_tail[:, None]).sum(axis=2)
+    right = np.minimum(right, falling.shape[1] - 1)
     left = np.maximum(right - 1, 0)
-    nearer_left = np.abs(falling[left] + log_tail) < np.abs(falling[right] + log_tail)
-    result: IntArray = np.where(nearer_left, left, right)
+    distance_left = np.abs(np.take_along_axis(falling, left, axis=1) - log_tail)
+    distance_right = np.abs(np.take_along_axis(falling, right, axis=1) - log_tail)
+    result: IntArray = np.where(distance_left < distance_right, left, right)
     return result
 
 
-def counts_above(counts: FloatArray) -> FloatArray:
-    """Number above each edge."""
-    above: FloatArray = counts.sum() - np.cumsum(counts)[:-1]
+def counts_above(counts: FloatArray, edges: IntArray) -> FloatArray:
+    """Per rollout (rows), the number above each of its `edges` (columns)."""
+    below = np.cumsum(counts, axis=1)
+    above: FloatArray = below[:, -1:] - np.take_along_axis(below, edges, axis=1)
     return above

@@ -16,7 +16,8 @@ from rollout.judge.evalues import FloatArray
 
 WINDOW_S = 10.0
 """Length of the windows in the arrays below."""
-_LONG = 30
+_LONG = (6, 30)
+"""Windows in a minute and in five: swings that last between them show most in the one or the other."""
 _PRIOR_VARIANCE, _PRIOR_RATIO = 5.0, 1.15
 _LARGEST_SCALE = 10.0
 _MIN_LONG_VARIANCE = 5.0
@@ -28,15 +29,17 @@ _NOISE_MULTIPLE = 3.0
 
 def calibrate_errors(bad_a: FloatArray, n_a: FloatArray, bad_b: FloatArray, n_b: FloatArray) -> Calibration:
     """Over-dispersion of errors between two halves of stable; counts per window of `WINDOW_S`, in order of time."""
-    short_ratio, short_weight, short_mean = _variance_ratio(bad_a, n_a, bad_b, n_b)
+    halves = (bad_a, n_a, bad_b, n_b)
+    short_ratio, short_weight, short_mean = _variance_ratio(*halves)
     scale = (_PRIOR_VARIANCE * _PRIOR_RATIO + short_weight * short_ratio) / (_PRIOR_VARIANCE + short_weight)
     slope = 0.0
-    whole = len(bad_a) // _LONG * _LONG
-    if whole:
-        long = [part[:whole].reshape(-1, _LONG).sum(axis=1) for part in (bad_a, n_a, bad_b, n_b)]
-        long_ratio, _, long_mean = _variance_ratio(*long)
-        if long_mean > _MIN_LONG_VARIANCE:
-            slope = max(0.0, long_ratio - short_ratio) / (long_mean - short_mean)
+    for windows in _LONG:
+        whole = len(bad_a) // windows * windows
+        if whole:
+            long = [part[:whole].reshape(-1, windows).sum(axis=1) for part in halves]
+            ratio, _, mean = _variance_ratio(*long)
+            if mean > _MIN_LONG_VARIANCE:
+                slope = max(slope, (ratio - short_ratio) / (mean - short_mean))
     return Calibration(scale=float(np.clip(scale, 1.0, _LARGEST_SCALE)), slope=slope)
 
 

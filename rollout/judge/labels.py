@@ -1,25 +1,21 @@
 """Quality of answers: labels (right or wrong) and bounded rewards, compared by a ratio margin.
 
 Feedback joins the arm that served the request and counts when it arrives: delay is harmless, since both arms wait
-alike. A reward in [0, 1] counts as the fraction 1 - reward of a wrong answer, which keeps every factor an e-value:
-log(r a + (1-r) b) >= r log a + (1-r) log b.
+alike (whether they do is for `rollout.judge.label_rates` to watch). A reward in [0, 1] counts as the fraction
+1 - reward of a wrong answer, which keeps every factor an e-value: log(r a + (1-r) b) >= r log a + (1-r) log b.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from rollout.judge.errors import requests_words
-from rollout.judge.evalues import FloatArray, two_by_two
-from rollout.judge.margins import Margin
+from rollout.judge.counts import Arms
+from rollout.judge.evalues import BoolArray, FloatArray, IntArray, two_by_two
+from rollout.judge.margins import MarginTable
+from rollout.judge.metric import Evidence, Safety, Seen
 from rollout.judge.pairing import Pairing
 from rollout.judge.process import SAFE_START, EProcess, log_uniform
 from rollout.judge.settings import JudgeSettings, Metric
-from rollout.judge.verdict import MetricReport, evidence_words, percent_words, share_words
 
 _SHIFTS: FloatArray = np.array([0.08, 0.15, 0.3, 0.6, 1.2, 2.4, 4.0])
 """Alternatives, in logits above stable. The last two end a badly broken model within a dozen labels."""
@@ -30,158 +26,147 @@ DECAY_PER_S = 0.995**0.1
 _LOWEST, _HIGHEST = 0.0005, 0.98
 
 
-class LabelEvidence:
-    """One metric of `wrong` among `n` answers with feedback; made twice, for labels and for rewards."""
+class QualityEvidence(Evidence):
+    """Answers that were `wrong` among `n` with feedback; labels and rewards say which counts these are."""
 
-    def __init__(self, settings: JudgeSettings, metric: Metric):
+    arrays = ("totals", "step", "seen_stable", "recent")
+    parts = ("harm", "safe", "pair")
+
+    def __init__(self, settings: JudgeSettings, runs: int, margins: str):
         self._settings = settings
-        self._metric = metric
-        self._harm = EProcess((len(_SHIFTS),), log_prior=log_uniform(len(_SHIFTS)))
-        self._pair = Pairing(1)
-        self._totals = [0.0, 0.0, 0.0, 0.0]
-        self._seen_stable = 0.0
-        self._recent_wrong, self._recent_n = 0.0, 0.0
-        self._margin = Margin.fixed(None)
-        self._ratios: FloatArray = np.full(1, 2.0)
-        self._safe = EProcess((1,), start=SAFE_START)
+        self._margins = MarginTable(settings.margins.of(margins), placeholder=2.0)
+        self.harm = EProcess(runs, (len(_SHIFTS),), log_prior=log_uniform(len(_SHIFTS)))
+        self.safe = EProcess(runs, (self._margins.rows,), start=SAFE_START)
+        self.pair = Pairing(runs, 1)
+        self.totals: FloatArray = np.zeros((runs, 4))
+        self.step: FloatArray = np.zeros((runs, 2))
+        self.seen_stable: FloatArray = np.zeros(runs)
+        self.recent: FloatArray = np.zeros((runs, 2))
 
-    def start_step(self, margin: Margin) -> None:
-        self._margin = margin
-        self._ratios = margin.values(placeholder=2.0)
-        self._safe = EProcess(self._ratios.shape, start=SAFE_START)
-        self._pair.clear()
+    def start_step(self, rows: IntArray) -> None:
+        self.safe.begin(rows)
+        self.pair.clear(rows)
+        self.step[rows] = 0.0
 
-    def restart(self) -> None:
-        self._harm.restart()
+    def restart(self, rows: IntArray) -> None:
+        self.harm.restart(rows)
 
-    def restart_safe(self) -> None:
-        self._safe.restart()
+    def restart_safe(self, rows: IntArray) -> None:
+        self.safe.restart(rows)
 
     @property
-    def present(self) -> bool:
-        return self._totals[1] + self._totals[3] > 0
+    def present(self) -> BoolArray:
+        result: BoolArray = self.totals[:, 1] + self.totals[:, 3] > 0
+        return result
 
-    @property
-    def _theta_stable(self) -> float:
-        return min(max((self._recent_wrong + 0.5) / (self._recent_n + 1.0), _LOWEST), _HIGHEST)
+    def _theta_stable(self, rows: IntArray) -> FloatArray:
+        recent = self.recent[rows]
+        return np.clip((recent[:, 0] + 0.5) / (recent[:, 1] + 1.0), _LOWEST, _HIGHEST)
 
-    def _effective_ratios(self, theta: float) -> FloatArray:
+    def _ratios(self, theta: FloatArray, stage: IntArray) -> FloatArray:
         """Ratios in force: never finer than the floor in points, which is known before the tick as theta is."""
-        return np.maximum(self._ratios, 1.0 + self._settings.wrong_floor / theta)
+        return np.maximum(self._margins.values[stage], 1.0 + self._settings.wrong_floor / theta[:, None])
 
-    def observe(
-        self, wrong_canary: float, n_canary: float, wrong_stable: float, n_stable: float, seconds: float
-    ) -> None:
-        if not (n_canary or n_stable or self.present):
+    def counts(self, arms: Arms) -> tuple[FloatArray, FloatArray]:
+        """(wrong, n) of a version."""
+        raise NotImplementedError
+
+    def observe(self, canary: Arms, stable: Arms, seconds: FloatArray, stage: IntArray) -> None:
+        (wrong_canary, n_canary), (wrong_stable, n_stable) = self.counts(canary), self.counts(stable)
+        self.totals += np.stack([wrong_canary, n_canary, wrong_stable, n_stable], axis=1)
+        if not self.totals.any():
             return
-        pair = self._pair
-        if pair.add(np.array([wrong_canary]), n_canary, np.array([wrong_stable]), n_stable, seconds):
-            wrong = float(pair.stable[0])
-            if pair.paired and self._seen_stable >= MIN_STABLE_LABELS:
-                self._grow(float(pair.canary[0]), pair.n_canary, wrong, pair.n_stable)
-            # Only now: the rates that a pair is judged by must not know it.
-            decay = DECAY_PER_S**pair.seconds
-            self._recent_wrong = self._recent_wrong * decay + wrong
-            self._recent_n = self._recent_n * decay + pair.n_stable
-            self._seen_stable += pair.n_stable
-            pair.clear()
-        self._totals = [
-            before + now
-            for before, now in zip(self._totals, (wrong_canary, n_canary, wrong_stable, n_stable), strict=True)
-        ]
+        self.step += np.stack([n_canary, n_stable], axis=1)
+        pair = self.pair
+        over, paired = pair.add(wrong_canary[:, None], n_canary, wrong_stable[:, None], n_stable, seconds)
+        ready = paired[self.seen_stable[paired] >= MIN_STABLE_LABELS]
+        if ready.size:
+            self._grow(ready, stage)
+        # Only now: the rates that a pair is judged by must not know it.
+        decay = DECAY_PER_S ** pair.seconds[over]
+        self.recent[over] *= decay[:, None]
+        self.recent[over] += np.stack([pair.stable[over, 0], pair.n_stable[over]], axis=1)
+        self.seen_stable[over] += pair.n_stable[over]
+        pair.clear(over)
 
-    def _grow(self, wrong_canary: float, n_canary: float, wrong_stable: float, n_stable: float) -> None:
-        theta = self._theta_stable
-        odds = theta / (1.0 - theta) * np.exp(_SHIFTS)
-        self._harm.multiply(
-            two_by_two(
-                wrong_canary,
-                n_canary,
-                wrong_stable,
-                n_stable,
-                theta_canary=np.minimum(odds / (1.0 + odds), 0.999),
-                theta_stable=theta,
-                thinning=1.0 / self._settings.wrong_tolerance,
-            )
+    def _grow(self, rows: IntArray, stage: IntArray) -> None:
+        pair, theta = self.pair, self._theta_stable(rows)
+        wrong_canary, wrong_stable = pair.canary[rows], pair.stable[rows]
+        n_canary, n_stable = pair.n_canary[rows, None], pair.n_stable[rows, None]
+        odds = (theta / (1.0 - theta))[:, None] * np.exp(_SHIFTS)
+        log_f = two_by_two(
+            wrong_canary,
+            n_canary,
+            wrong_stable,
+            n_stable,
+            theta_canary=np.minimum(odds / (1.0 + odds), 0.999),
+            theta_stable=theta[:, None],
+            thinning=1.0 / self._settings.wrong_tolerance,
         )
-        ratios = self._effective_ratios(theta)
-        self._safe.multiply(
-            two_by_two(wrong_canary, n_canary, wrong_stable, n_stable, theta / ratios, theta, thinning=1.0 / ratios)
+        self.harm.multiply(rows, log_f)
+        ratios = self._ratios(theta, stage[rows])
+        log_g = two_by_two(
+            wrong_canary,
+            n_canary,
+            wrong_stable,
+            n_stable,
+            theta_canary=theta[:, None] / ratios,
+            theta_stable=theta[:, None],
+            thinning=1.0 / ratios,
         )
+        self.safe.multiply(rows, log_g)
 
-    def log_harm(self) -> float:
-        return float(self._harm.log_e())
+    def log_harm(self) -> FloatArray:
+        return self.harm.log_e()
 
-    def report(self, judged_s: float, log_needed: float, log_safe_needed: float) -> MetricReport:
-        wrong_c, n_c, wrong_s, n_s = self._totals
-        row, nominal = self._margin.row_at(judged_s), self._margin.at(judged_s)
-        theta = self._theta_stable
-        ratio = float(self._effective_ratios(theta)[row])
-        log_harm, log_safe = self.log_harm(), float(self._safe.log_e()[row])
-        missing: int | None = 0
-        safe_words = ""
-        if nominal is not None and log_safe < log_safe_needed:
-            missing = self._missing(theta, ratio, log_safe_needed - log_safe)
-            safe_words = (
-                f"{self._metric.value}: {requests_words(missing, self._unit)} to show less than {ratio:.2f} times "
-                f"stable's share of {self._noun} ({percent_words(theta)})"
-            )
-        return MetricReport(
-            metric=self._metric,
-            canary_bad=wrong_c,
-            canary_total=n_c,
-            stable_bad=wrong_s,
-            stable_total=n_s,
-            harm_log_e=log_harm,
-            harm_log_needed=log_needed,
-            suspicion_log_e=log_harm,
-            safe_log_e=log_safe,
-            safe_log_needed=log_safe_needed,
-            margin=None if nominal is None else ratio,
-            phi=1.0,
-            missing_requests=missing,
-            harm_words=(
-                f"{self._metric.value}: {share_words(wrong_c, n_c)} {self._noun} against "
-                f"{share_words(wrong_s, n_s)} of stable; {evidence_words(log_harm, log_needed)}"
-            ),
-            safe_words=safe_words,
-        )
+    def safety(self, stage: IntArray, judged_s: FloatArray) -> Safety:
+        row, at = self._margins.row_at(stage, judged_s), np.arange(len(stage))
+        ratios = self._ratios(self._theta_stable(at), stage)
+        return Safety(log_e=self.safe.log_e()[at, row], margin=ratios[at, row], asked=self._margins.asked[stage, row])
 
-    @property
-    def _noun(self) -> str:
-        return "wrong" if self._metric is Metric.ACCURACY else "reward lost"
+    def seen(self) -> Seen:
+        wrong_canary, n_canary, wrong_stable, n_stable = self.totals[0].tolist()
+        return Seen(wrong_canary, n_canary, wrong_stable, n_stable, self.what)
 
-    @property
-    def _unit(self) -> str:
-        return "labels of the canary" if self._metric is Metric.ACCURACY else "rewards of the canary"
+    what: str
 
-    def _missing(self, theta: float, ratio: float, log_missing: float) -> int | None:
-        """Canary labels until a canary like stable has shown it, at the shares of labels seen so far."""
-        _, n_c, _, n_s = self._totals
-        if not n_c or not n_s:
+    def phi_now(self) -> float:
+        return 1.0
+
+    def claim(self, stage: IntArray, judged_s: FloatArray, margin: float) -> str:
+        return f"less than {margin:.2f} times stable's share of {self.what}"
+
+    def growth(self, stage: IntArray, judged_s: FloatArray) -> float | None:
+        """At the shares of labels seen in this step."""
+        n_canary, n_stable = self.step[0].tolist()
+        if not n_canary or not n_stable:
             return None
-        stable_per_canary = n_s / n_c
-        growth = float(
-            two_by_two(
-                theta, 1.0, theta * stable_per_canary, stable_per_canary, theta / ratio, theta, thinning=1.0 / ratio
-            )
-        )
-        return math.ceil(log_missing / growth) if growth > 1e-9 else None
+        first = np.zeros(1, dtype=np.int64)
+        theta = float(self._theta_stable(first)[0])
+        ratio = float(self.safety(stage, judged_s).margin[0])
+        per = n_stable / n_canary
+        return float(two_by_two(theta, 1.0, theta * per, per, theta / ratio, theta, thinning=1.0 / ratio))
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "harm": self._harm.log_w.tolist(),
-            "safe": self._safe.log_w.tolist(),
-            "pair": self._pair.to_json(),
-            "totals": list(self._totals),
-            "seen_stable": self._seen_stable,
-            "recent": [self._recent_wrong, self._recent_n],
-        }
 
-    def load(self, value: Mapping[str, Any]) -> None:
-        self._harm.load(value["harm"])
-        self._safe.load(value["safe"])
-        self._pair.load(value["pair"])
-        self._totals = [float(total) for total in value["totals"]]
-        self._seen_stable = float(value["seen_stable"])
-        self._recent_wrong, self._recent_n = (float(part) for part in value["recent"])
+class AccuracyEvidence(QualityEvidence):
+    metric = Metric.ACCURACY
+    unit = "labels of the canary"
+    what = "labelled answers wrong"
+
+    def __init__(self, settings: JudgeSettings, runs: int):
+        super().__init__(settings, runs, "wrong_ratio")
+
+    def counts(self, arms: Arms) -> tuple[FloatArray, FloatArray]:
+        return arms.wrong, arms.labelled
+
+
+class RewardEvidence(QualityEvidence):
+    metric = Metric.REWARD
+    unit = "rewards of the canary"
+    what = "reward lost"
+
+    def __init__(self, settings: JudgeSettings, runs: int):
+        super().__init__(settings, runs, "reward_ratio")
+
+    def counts(self, arms: Arms) -> tuple[FloatArray, FloatArray]:
+        return arms.lost, arms.rewards

@@ -9,10 +9,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Self
 
 import numpy as np
 
-from rollout.judge.evalues import FloatArray
+from rollout.judge.evalues import BoolArray, FloatArray, IntArray
+
+
+class Stage(StrEnum):
+    """The place of a step in its rollout, which says what must be shown in it."""
+
+    EARLY = "early"
+    """Another partial step follows: a coarse margin will do, since that one still risks few callers."""
+    FINAL = "final"
+    """Its success gives the canary (nearly) all traffic: the tight margins."""
+    BAKE = "bake"
+    """Everything was shown before, stable is a holdback: nothing may be grossly wrong."""
+
+    @classmethod
+    def of(cls, step: int, steps: int) -> Self:
+        """The stage of `step` (from 0) of `steps`. A single step must show everything by itself."""
+        if steps > 1 and step == steps - 1:
+            return cls("bake")
+        return cls("final" if step >= steps - 2 else "early")
+
+
+STAGES = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +67,41 @@ class Margin:
         """Whether nothing is asked in the end."""
         return self.rows[-1][1] is None
 
-    def row_at(self, judged_s: float) -> int:
-        for index, (until, _) in enumerate(self.rows):
-            if judged_s < until:
-                return index
-        return len(self.rows) - 1
-
     def at(self, judged_s: float) -> float | None:
-        return self.rows[self.row_at(judged_s)][1]
+        """The margin in force; None asks for nothing."""
+        return next((value for until, value in self.rows if judged_s < until), self.rows[-1][1])
 
-    def values(self, *, placeholder: float) -> FloatArray:
-        """Every row's margin; `placeholder` stands where nothing is asked, so that rows keep their index."""
-        return np.array([placeholder if value is None else value for _, value in self.rows])
+
+class MarginTable:
+    """One metric's margins in every stage, padded to as many rows as the longest schedule has.
+
+    `values` (stage, row) is the margin, `placeholder` where nothing is asked, so that rows keep their index; `asked`
+    says where it is. `relents` (stage): whether nothing is asked in the end.
+    """
+
+    def __init__(self, stages: tuple[Margin, ...], *, placeholder: float):
+        longest = max(len(margin.rows) for margin in stages)
+        padded = [(*margin.rows, *[margin.rows[-1]] * (longest - len(margin.rows))) for margin in stages]
+        self.rows = longest
+        self.asked = np.array([[value is not None for _, value in rows] for rows in padded])
+        self.values: FloatArray = np.array(
+            [[placeholder if value is None else value for _, value in rows] for rows in padded]
+        )
+        self.relents = np.array([margin.relents for margin in stages])
+        self._until: FloatArray = np.array(
+            [
+                [until if index < len(margin.rows) - 1 else math.inf for index, (until, _) in enumerate(rows)]
+                for margin, rows in zip(stages, padded, strict=True)
+            ]
+        )
+
+    def row_at(self, stage: IntArray, judged_s: FloatArray, stays: BoolArray | None = None) -> IntArray:
+        """Index of the row in force, per rollout: the first whose time is not over, or that `stays` (rollout, row)."""
+        holds = judged_s[:, None] < self._until[stage]
+        if stays is not None:
+            holds |= stays
+        result: IntArray = holds.argmax(axis=1)
+        return result
 
 
 _NOTHING = Margin.fixed(None)
@@ -66,13 +112,14 @@ class StepMargins:
     """The margins of one step.
 
     errors:       share of requests that may fail beyond stable's share (0.01 = one point)
-    p50, p99:     how much later the median and the 99th percentile may be (0.22 = 22 %, to the nearest bucket edge)
+    p50, p95, p99: how much later these quantiles may be (0.22 = 22 %, to the nearest bucket edge)
     wrong_ratio:  wrong answers may be at most this many times stable's (labels)
     reward_ratio: the same for lost reward, 1 - mean reward
     """
 
     errors: Margin
     p50: Margin = _NOTHING
+    p95: Margin = _NOTHING
     p99: Margin = _NOTHING
     wrong_ratio: Margin = _NOTHING
     reward_ratio: Margin = _NOTHING
@@ -90,44 +137,37 @@ class StepMargins:
 _INF = math.inf
 
 _EARLY = StepMargins(
-    errors=Margin(((600, 0.01), (1500, 0.02), (_INF, 0.05))),
-    p50=Margin(((1500, 0.22), (_INF, 0.48))),
-    p99=Margin(((600, 0.48), (_INF, None))),
-    wrong_ratio=Margin(((600, 1.5), (_INF, None))),
-    reward_ratio=Margin(((600, 1.5), (_INF, None))),
+    errors=Margin(((300, 0.0025), (600, 0.005), (900, 0.01), (1200, 0.02), (_INF, 0.05))),
+    p50=Margin(((1200, 0.22), (_INF, 0.48))),
+    p95=Margin(((600, 0.48), (_INF, None))),
+    p99=Margin(((420, 0.48), (_INF, None))),
+    wrong_ratio=Margin(((420, 1.5), (_INF, None))),
+    reward_ratio=Margin(((420, 1.5), (_INF, None))),
 )
 
 _FINAL = StepMargins(
-    errors=Margin(((900, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
-    p50=Margin(((1500, 0.10), (2700, 0.22), (_INF, 0.48))),
-    p99=Margin(((3600, 0.22), (5400, 0.48), (_INF, None))),
-    wrong_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
-    reward_ratio=Margin(((900, 1.2), (2100, 1.5), (_INF, None))),
+    errors=Margin(((600, 0.0025), (1500, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
+    p50=Margin(((1500, 0.10), (2400, 0.22), (_INF, 0.48))),
+    p95=Margin(((2400, 0.22), (4200, 0.48), (_INF, None))),
+    p99=Margin(((900, 0.22), (2100, 0.48), (_INF, None))),
+    wrong_ratio=Margin(((450, 1.2), (900, 1.3), (2100, 1.5), (_INF, None))),
+    reward_ratio=Margin(((450, 1.2), (900, 1.3), (2100, 1.5), (_INF, None))),
 )
 
 _BAKE = StepMargins(errors=Margin.fixed(0.05), p50=Margin.fixed(0.48))
 
-BAKE_WEIGHT_BP = 9000
-"""From this weight on a step is a bake: everything was shown before, stable is a small holdback, and the step asks
-only that nothing is grossly wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """Margins by the place of a step in the rollout (measured defaults: see docs on the judge).
-
-    `early` for a step followed by another partial one, `final` for the step whose success gives the canary all
-    traffic, `bake` for what runs at (nearly) full weight.
-    """
+    """Margins by stage (measured defaults: docs/benchmarks/judge.md)."""
 
     early: StepMargins = field(default=_EARLY)
     final: StepMargins = field(default=_FINAL)
     bake: StepMargins = field(default=_BAKE)
 
-    def of_step(self, weight_bp: int, last: bool) -> StepMargins:
-        if weight_bp >= BAKE_WEIGHT_BP:
-            return self.bake
-        return self.final if last else self.early
+    def of(self, metric: str) -> tuple[Margin, ...]:
+        """One metric's margins (a field of `StepMargins`) in the order of `STAGES`."""
+        return tuple(getattr(step, metric) for step in (self.early, self.final, self.bake))
 
     def with_fixed(
         self,
@@ -140,11 +180,13 @@ class Margins:
     ) -> Margins:
         """The same margins with an owner's fixed ones in early and final steps.
 
-        None leaves a metric's schedule, 0 asks nothing of it before a step is passed.
+        None leaves a metric's schedule, 0 asks nothing of it before a step is passed. `p99` is asked of the 95th
+        percentile too, which shows a slower tail with a tenth of the requests.
         """
         given = {
             "errors": errors,
             "p50": p50,
+            "p95": p99,
             "p99": p99,
             "wrong_ratio": wrong_ratio,
             "reward_ratio": reward_ratio,

@@ -7,52 +7,42 @@ on the numbers of requests alone, never on how they ended, so the pairs are as s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from rollout.judge.evalues import FloatArray
+from rollout.judge.evalues import FloatArray, IntArray
+from rollout.judge.rows import Rows
 
 LONGEST_S = 10.0
 """Counts that found no partner by then are let go: load and dependencies may have changed since."""
 
 
-class Pairing:
-    """Collects the counts of both arms, `size` numbers each."""
+class Pairing(Rows):
+    """Collects the counts of both arms, `size` numbers each, per rollout."""
 
-    def __init__(self, size: int):
-        self._size = size
-        self.clear()
+    arrays = ("canary", "stable", "n_canary", "n_stable", "seconds")
 
-    def clear(self) -> None:
-        self.canary: FloatArray = np.zeros(self._size)
-        self.stable: FloatArray = np.zeros(self._size)
-        self.n_canary, self.n_stable, self.seconds = 0.0, 0.0, 0.0
+    def __init__(self, runs: int, size: int):
+        self.canary: FloatArray = np.zeros((runs, size))
+        self.stable: FloatArray = np.zeros((runs, size))
+        self.n_canary: FloatArray = np.zeros(runs)
+        self.n_stable: FloatArray = np.zeros(runs)
+        self.seconds: FloatArray = np.zeros(runs)
 
-    def add(self, canary: FloatArray, n_canary: float, stable: FloatArray, n_stable: float, seconds: float) -> bool:
-        """Take a tick in. True when the collection is over (a pair, or too old to become one): use and `clear` it."""
-        if self.seconds:
-            self.canary, self.stable = self.canary + canary, self.stable + stable
-        else:
-            self.canary, self.stable = canary, stable
+    def clear(self, rows: IntArray) -> None:
+        for counts in (self.canary, self.stable, self.n_canary, self.n_stable, self.seconds):
+            counts[rows] = 0.0
+
+    def add(
+        self, canary: FloatArray, n_canary: FloatArray, stable: FloatArray, n_stable: FloatArray, seconds: FloatArray
+    ) -> tuple[IntArray, IntArray]:
+        """Take a tick in. The rollouts whose collection is over, and those of them that have a pair.
+
+        Use the pairs and `clear` what is over (a pair, or too old to become one).
+        """
+        self.canary += canary
+        self.stable += stable
         self.n_canary += n_canary
         self.n_stable += n_stable
         self.seconds += seconds
-        return self.paired or self.seconds >= LONGEST_S
-
-    @property
-    def paired(self) -> bool:
-        return self.n_canary > 0 and self.n_stable > 0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "canary": self.canary.tolist(),
-            "stable": self.stable.tolist(),
-            "n": [self.n_canary, self.n_stable, self.seconds],
-        }
-
-    def load(self, value: Mapping[str, Any]) -> None:
-        self.canary = np.array(value["canary"], dtype=np.float64)
-        self.stable = np.array(value["stable"], dtype=np.float64)
-        self.n_canary, self.n_stable, self.seconds = (float(part) for part in value["n"])
+        paired = (self.n_canary > 0) & (self.n_stable > 0)
+        return np.flatnonzero(paired | (self.seconds >= LONGEST_S)), np.flatnonzero(paired)

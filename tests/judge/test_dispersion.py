@@ -14,13 +14,19 @@ from tests.judge.traffic import EDGES_US
 
 Array: TypeAlias = npt.NDArray[np.float64]
 SECONDS = 7200
+FIRST = np.zeros(1, dtype=np.int64)
+
+
+def observe(dispersion: OnlineDispersion, canary: float, stable: float, n_canary: float, n_stable: float) -> None:
+    bad_canary, bad_stable = np.array([[canary]]), np.array([[stable]])
+    dispersion.observe(FIRST, bad_canary, np.array([n_canary]), bad_stable, np.array([n_stable]), np.ones(1))
 
 
 def phi_of(bad_canary: Array, bad_stable: Array, n_canary: float = 30, n_stable: float = 270) -> float:
-    dispersion = OnlineDispersion(1)
+    dispersion = OnlineDispersion(1, 1)
     for canary, stable in zip(bad_canary, bad_stable, strict=True):
-        dispersion.observe(np.array([canary]), n_canary, np.array([stable]), n_stable, 1.0)
-    return float(dispersion.phi[0])
+        observe(dispersion, canary, stable, n_canary, n_stable)
+    return float(dispersion.phi[0, 0])
 
 
 def binomial(rng: np.random.Generator, n: int, p: Array | float) -> Array:
@@ -69,12 +75,16 @@ def test_phi_is_bounded() -> None:
 
 def test_a_step_starts_its_blocks_anew() -> None:
     """The excess of one weight says nothing of another's: its block neither ends nor is compared across the change."""
-    dispersion = OnlineDispersion(1)
+    dispersion = OnlineDispersion(1, 1)
     for bad in (0.0, 9.0):
         for _ in range(600):
-            dispersion.observe(np.array([bad]), 30.0, np.array([9.0]), 270.0, 1.0)
-        dispersion.start_step()
-    assert float(dispersion.phi[0]) == 1.0
+            observe(dispersion, bad, 9.0, 30.0, 270.0)
+        dispersion.start_step(FIRST)
+    assert float(dispersion.phi[0, 0]) == 1.0
+
+
+def phi_at(calibration: Calibration, recent_variance: float) -> float:
+    return float(calibration.phi(np.array([recent_variance]))[0])
 
 
 class TestHistory:
@@ -84,7 +94,7 @@ class TestHistory:
         a, b = rng.binomial(500, 0.02, (2, 1080)).astype(float)
         calibration = calibrate_errors(a, n, b, n)
         assert calibration.scale == pytest.approx(1.0, abs=0.15)
-        assert calibration.phi(100.0) < 1.5
+        assert phi_at(calibration, 100.0) < 1.5
 
     def test_slow_swings_of_each_half_grow_with_the_traffic(self) -> None:
         rng = np.random.default_rng(8)
@@ -93,13 +103,13 @@ class TestHistory:
         a, b = rng.binomial(5000, rates).astype(float)
         calibration = calibrate_errors(a, n, b, n)
         assert calibration.slope > 0.01
-        assert calibration.phi(1000.0) > 5 * calibration.phi(0.0)
+        assert phi_at(calibration, 1000.0) > 5 * phi_at(calibration, 0.0)
 
     def test_no_errors_calibrate_to_next_to_nothing(self) -> None:
         zeros, n = np.zeros(100), np.full(100, 50.0)
         calibration = calibrate_errors(zeros, n, zeros, n)
         assert calibration.scale == pytest.approx(1.15)
-        assert calibration.phi(100.0) == Calibration(scale=calibration.scale).phi(0.0)
+        assert phi_at(calibration, 100.0) == phi_at(Calibration(scale=calibration.scale), 0.0)
 
     @pytest.mark.parametrize(("noise", "tolerance"), [(0.0, 0.05), (0.01, 0.05), (0.03, 0.16)])
     def test_latency_tolerance_is_three_times_the_noise(self, noise: float, tolerance: float) -> None:

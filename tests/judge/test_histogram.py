@@ -41,12 +41,13 @@ def test_on_a_five_percent_grid_margins_are_exact() -> None:
 
 def test_quantiles_of_the_histogram_are_found_at_their_edges() -> None:
     sample = np.random.default_rng(1).lognormal(np.log(20_000), 0.5, 100_000)
-    histogram = StableHistogram(len(EDGES_US))
-    histogram.add(np.bincount(np.searchsorted(EDGES_US, sample), minlength=len(EDGES_US) + 1).astype(float), 1.0)
-    edges = nearest_edges(histogram.exceedance(), np.log(1 - np.array([0.5, 0.9, 0.99])))
+    histogram, first = StableHistogram(1, len(EDGES_US)), np.zeros(1, dtype=np.int64)
+    counts = np.bincount(np.searchsorted(EDGES_US, sample), minlength=len(EDGES_US) + 1).astype(float)
+    histogram.add(first, counts[None], np.ones(1))
+    edges = nearest_edges(histogram.exceedance(first), np.log(1 - np.array([0.5, 0.9, 0.99])))[0]
     for edge, share in zip(edges, (0.5, 0.9, 0.99), strict=True):
         assert EDGES_US[edge] == pytest.approx(np.quantile(sample, share), rel=0.05)
 
 
 def test_counts_above_an_edge_leave_out_its_own_bucket() -> None:
-    assert counts_above(np.array([4.0, 3.0, 2.0, 1.0])).tolist() == [6.0, 3.0, 1.0]
+    assert counts_above(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[0, 1, 2]])).tolist() == [[6.0, 3.0, 1.0]]

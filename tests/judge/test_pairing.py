@@ -13,13 +13,21 @@ REQUESTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=60
 
 def pairs(requests: list[tuple[int, int]], bad: list[tuple[int, int]]) -> list[tuple[float, ...]]:
     """Per collection: canary's bad and all, stable's bad and all, seconds."""
-    pairing = Pairing(1)
+    pairing = Pairing(1, 1)
     seen: list[tuple[float, ...]] = []
+
+    def taken() -> tuple[float, ...]:
+        counts = (pairing.canary[:, 0], pairing.n_canary, pairing.stable[:, 0], pairing.n_stable, pairing.seconds)
+        return tuple(float(count[0]) for count in counts)
+
     for (n_canary, n_stable), (bad_canary, bad_stable) in zip(requests, bad, strict=True):
-        if pairing.add(np.array([float(bad_canary)]), n_canary, np.array([float(bad_stable)]), n_stable, 1.0):
-            seen.append((pairing.canary[0], pairing.n_canary, pairing.stable[0], pairing.n_stable, pairing.seconds))
-            pairing.clear()
-    seen.append((pairing.canary[0], pairing.n_canary, pairing.stable[0], pairing.n_stable, pairing.seconds))
+        over, _ = pairing.add(
+            np.array([[bad_canary]]), np.array([n_canary]), np.array([[bad_stable]]), np.array([n_stable]), np.ones(1)
+        )
+        if over.size:
+            seen.append(taken())
+            pairing.clear(over)
+    seen.append(taken())
     return seen
 
 

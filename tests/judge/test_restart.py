@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.judge import Decision, Judge, JudgeSettings, JudgeState, Margins
+from rollout.judge import Decision, Judge, JudgeSettings, JudgeState, Margins, Stage
 from tests.judge.traffic import CANARY, STABLE, Arm, ticks
 
 SETTINGS = JudgeSettings(
@@ -27,11 +27,11 @@ def through_json(judge: Judge) -> Judge:
 
 def verdicts(restart_at: frozenset[int]) -> list[dict[str, object]]:
     judge = Judge(SETTINGS)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     seen = []
     for index, tick in enumerate(TICKS):
         if index == STEP_AT:
-            judge.start_step(3000, float(STEP_AT), True)
+            judge.start_step(3000, float(STEP_AT), Stage.FINAL)
         if index in restart_at:
             judge = through_json(judge)
         seen.append(judge.observe(tick, STABLE, CANARY).to_json())
@@ -59,7 +59,7 @@ def test_the_run_above_is_not_trivial() -> None:
 
 def test_a_state_is_small_and_independent_of_the_judge() -> None:
     judge = Judge(SETTINGS)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     for tick in TICKS[:50]:
         judge.observe(tick, STABLE, CANARY)
     before = judge.state()
@@ -71,13 +71,13 @@ def test_a_state_is_small_and_independent_of_the_judge() -> None:
 
 
 def test_a_state_of_another_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected format 2"):
+    with pytest.raises(ValueError, match="expected format 3"):
         JudgeState.from_json({"format": 7})
 
 
 def test_a_state_written_under_other_margins_is_refused() -> None:
     judge = Judge(SETTINGS)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     other = JudgeSettings(margins=Margins().with_fixed(errors=0.02), max_error_share=0.2, max_p99_us=400_000)
     with pytest.raises(ValueError, match="settings differ"):
         Judge(other, judge.state())
@@ -87,5 +87,5 @@ def test_a_state_from_before_the_first_step_can_be_continued() -> None:
     judge = Judge(SETTINGS, Judge(SETTINGS).state())
     with pytest.raises(RuntimeError, match="before start_step"):
         judge.observe(TICKS[0], STABLE, CANARY)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     assert judge.observe(TICKS[0], STABLE, CANARY).decision is Decision.HOLD

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rollout.judge import Decision, Judge, JudgeSettings
+from rollout.judge import Decision, Judge, JudgeSettings, Stage
 from rollout.ports import ArmCounts, Tick
 from tests.judge.traffic import CANARY, EDGES_US, STABLE, Arm, ticks, with_arm
 
@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[Callable[[Tick], Tick], str]] = {
 def nearly_decided(canary: Arm, decision: Decision) -> tuple[Judge, Tick]:
     """A judge whose next healthy tick would bring `decision`, and that tick."""
     judge = Judge(QUICK)
-    judge.start_step(3000, 0.0, False)
+    judge.start_step(3000, 0.0, Stage.EARLY)
     for tick in ticks(rps=100, canary=canary, weight_bp=3000, seed=5, seconds=900):
         before = judge.state()
         if judge.observe(tick, STABLE, CANARY).decision is decision:
@@ -103,13 +103,13 @@ def test_new_histogram_buckets_hold_once_and_are_learnt() -> None:
 
 def test_no_telemetry_for_ever_holds_for_ever() -> None:
     judge = Judge(QUICK)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     verdicts = {judge.observe(Tick(at=at, seconds=1.0, missing="gone"), STABLE, CANARY).decision for at in range(500)}
     assert verdicts == {Decision.HOLD}
 
 
 def test_numpy_integers_are_counts() -> None:
     judge = Judge(QUICK)
-    judge.start_step(1000, 0.0, False)
+    judge.start_step(1000, 0.0, Stage.EARLY)
     tick = next(ticks(rps=100))
     assert "telemetry" not in judge.observe(with_arm(tick, CANARY, bad=np.int64(1)), STABLE, CANARY).reason

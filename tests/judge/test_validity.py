@@ -18,6 +18,7 @@ from rollout.judge.process import RESTARTS, SAFE_START, EProcess, log_uniform
 
 RUNS, TICKS = 1500, 600
 ALPHA = 0.05
+ALL = np.arange(RUNS)
 Array: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -47,18 +48,19 @@ def test_errors_at_the_tolerated_ratio_rarely_roll_back(rate: float, noise: floa
     rng = np.random.default_rng(11)
     factor = common_noise(rng, noise)
     alternatives = 1.3 * np.geomspace(1.5, 1500, 16)
-    process = EProcess((RUNS, 16), log_prior=log_uniform(16))
+    process = EProcess(RUNS, (16,), log_prior=log_uniform(16))
     crossed = np.zeros(RUNS, dtype=bool)
     for tick in range(TICKS):
         if tick % 60 == 59 and tick // 60 < RESTARTS:
-            process.restart()
+            process.restart(ALL)
         p_stable = np.minimum(rate * factor[tick], 0.75)
         n_canary, n_stable = int(100 * canary_share), int(100 * (1 - canary_share))
         bad_c = rng.binomial(n_canary, 1.3 * p_stable).astype(float)[:, None]
         bad_s = rng.binomial(n_stable, p_stable).astype(float)[:, None]
         process.multiply(
+            ALL,
             bad_c * np.log(alternatives / 1.3)
-            + (bad_c + bad_s) * np.log((1.3 * n_canary + n_stable) / (alternatives * n_canary + n_stable))
+            + (bad_c + bad_s) * np.log((1.3 * n_canary + n_stable) / (alternatives * n_canary + n_stable)),
         )
         crossed |= process.log_e() >= np.log(1 / ALPHA)
     assert_rare(crossed)
@@ -73,15 +75,16 @@ def test_exceedances_at_equal_rates_rarely_roll_back(rate: float, noise: float) 
     rng = np.random.default_rng(12)
     factor = common_noise(rng, noise)
     odds = rate / (1 - rate) * np.exp(np.array([0.08, 0.15, 0.3, 0.5, 0.9, 1.5]))
-    process = EProcess((RUNS, 6), log_prior=log_uniform(6))
+    process = EProcess(RUNS, (6,), log_prior=log_uniform(6))
     crossed = np.zeros(RUNS, dtype=bool)
     for tick in range(TICKS):
         if tick % 60 == 59:
-            process.restart()
+            process.restart(ALL)
         p = np.minimum(rate * factor[tick], 0.95)
         n_canary, n_stable = rng.poisson(8, RUNS) + 1, rng.poisson(72, RUNS) + 1
         bad_c, bad_s = binomial(rng, n_canary, p), binomial(rng, n_stable, p)
         process.multiply(
+            ALL,
             two_by_two(
                 bad_c[:, None],
                 n_canary[:, None].astype(float),
@@ -89,7 +92,7 @@ def test_exceedances_at_equal_rates_rarely_roll_back(rate: float, noise: float) 
                 n_stable[:, None].astype(float),
                 odds / (1 + odds),
                 rate,
-            )
+            ),
         )
         crossed |= process.log_e() >= np.log(1 / ALPHA)
     assert_rare(crossed)
@@ -98,17 +101,17 @@ def test_exceedances_at_equal_rates_rarely_roll_back(rate: float, noise: float) 
 def test_a_canary_with_harm_at_the_margin_rarely_passes() -> None:
     rng = np.random.default_rng(13)
     rate, margin = 0.01, 0.02
-    errors, wrong = EProcess((RUNS,), start=SAFE_START), EProcess((RUNS,), start=SAFE_START)
+    errors, wrong = EProcess(RUNS, (), start=SAFE_START), EProcess(RUNS, (), start=SAFE_START)
     crossed = np.zeros((2, RUNS), dtype=bool)
     for tick in range(TICKS):
         if tick % 60 == 59:
-            errors.restart()
-            wrong.restart()
-        errors.multiply(rate_against(binomial(rng, 20, rate + margin), 20, rate, rate + margin))
+            errors.restart(ALL)
+            wrong.restart(ALL)
+        errors.multiply(ALL, rate_against(binomial(rng, 20, rate + margin), 20, rate, rate + margin))
         # Stable's rate drifts in common here; the ratio test has to hold all the same.
         p = 0.08 * (1 + 0.5 * np.sin(tick / 50))
         bad_c, bad_s = binomial(rng, 20, 1.5 * p), binomial(rng, 180, p)
-        wrong.multiply(two_by_two(bad_c, 20, bad_s, 180, 0.08 / 1.5, 0.08, thinning=1 / 1.5))
+        wrong.multiply(ALL, two_by_two(bad_c, 20, bad_s, 180, 0.08 / 1.5, 0.08, thinning=1 / 1.5))
         crossed[0] |= errors.log_e() >= np.log(1 / ALPHA)
         crossed[1] |= wrong.log_e() >= np.log(1 / ALPHA)
     assert_rare(crossed[0])

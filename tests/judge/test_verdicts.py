@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from rollout.judge import Decision, Judge, JudgeSettings, Margins, Metric
+from rollout.judge import Decision, Judge, JudgeSettings, Margins, Metric, Stage
 from rollout.ports import ArmCounts, Tick
 from tests.judge.traffic import CANARY, STABLE, Arm, judge_until_decided, ticks
 
@@ -41,7 +41,7 @@ class TestRollingBack:
         assert verdict.reason.startswith(("errors: ", "guardrail: "))
 
     def test_a_slower_median_is_rolled_back_for_latency(self) -> None:
-        _, verdict = judge_until_decided(DEFAULT, rps=400, canary=Arm(slow=1.2), last=True)
+        _, verdict = judge_until_decided(DEFAULT, rps=400, canary=Arm(slow=1.2), stage=Stage.FINAL)
         assert verdict.decision is Decision.ROLL_BACK
         assert verdict.reason.startswith("latency: ")
 
@@ -58,7 +58,7 @@ class TestRollingBack:
 
     def test_lost_reward_is_rolled_back(self) -> None:
         judge = Judge(DEFAULT)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         for at in count(1):
             arms = {
                 STABLE: ArmCounts(ok=90, reward_count=45, reward_sum=45 * 0.8),
@@ -73,7 +73,7 @@ class TestRollingBack:
     def test_a_canary_that_breaks_after_a_healthy_while_is_caught(self) -> None:
         settings = JudgeSettings(min_step_s=100_000.0)
         judge = Judge(settings)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         for tick in ticks(rps=100, seconds=1200):
             assert judge.observe(tick, STABLE, CANARY).decision is Decision.HOLD
         broken = ticks(rps=100, canary=Arm(errors=0.05), seconds=60, start=1200)
@@ -107,7 +107,7 @@ class TestAdvancing:
     ) -> None:
         seconds, verdict = judge_until_decided(DEMO, rps=250, stable=stable, canary=canary, labels=1.0, seed=seed)
         assert verdict.decision is Decision.ADVANCE
-        assert 10 <= seconds <= 75
+        assert 10 <= seconds <= 100
 
     @pytest.mark.parametrize("canary", [Arm(wrong=0.9), Arm(errors=0.15)], ids=["v3", "v4"])
     def test_the_demos_bad_versions_are_rolled_back(self, canary: Arm) -> None:
@@ -119,14 +119,14 @@ class TestAdvancing:
         judge = Judge(DEMO)
         seconds, verdict = judge_until_decided(DEMO, judge=judge, rps=250)
         assert verdict.decision is Decision.ADVANCE
-        judge.start_step(3000, float(seconds), True)
+        judge.start_step(3000, float(seconds), Stage.FINAL)
         tick = next(ticks(rps=250, weight_bp=3000, start=float(seconds)))
         verdict = judge.observe(tick, STABLE, CANARY)
         assert verdict.decision is Decision.HOLD
         assert all((report.missing_requests or 0) > 0 for report in verdict.metrics)
 
     def test_a_bake_passes_with_a_small_holdback(self) -> None:
-        seconds, verdict = judge_until_decided(DEFAULT, rps=50, weight_bp=9500, last=True)
+        seconds, verdict = judge_until_decided(DEFAULT, rps=50, weight_bp=9500, stage=Stage.BAKE)
         assert verdict.decision is Decision.ADVANCE
         assert seconds < 600
 
@@ -145,16 +145,17 @@ class TestHolding:
 
     def test_the_reason_says_how_many_requests_are_missing(self) -> None:
         judge = Judge(DEFAULT)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         for tick in ticks(rps=10, seconds=60):
             verdict = judge.observe(tick, STABLE, CANARY)
-        assert "more canary requests to show less than 1.0 % of requests failing beyond stable's" in verdict.reason
+        assert "more canary requests to show less than 0.25 % of requests failing beyond stable's" in verdict.reason
 
     def test_no_requests_hold(self) -> None:
         judge = Judge(DEMO)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         for at in range(1, 300):
-            verdict = judge.observe(Tick(at=float(at), seconds=1.0, arms=simple(0, 0, 0, 50)), STABLE, CANARY)
+            tick = Tick(at=float(at), seconds=1.0, arms=simple(0, 0, 0, 2))
+            verdict = judge.observe(tick, STABLE, CANARY, weight_bp=0)
             assert verdict.decision is Decision.HOLD
         assert verdict.reason == "no requests of the canary in this tick"
 
@@ -162,7 +163,7 @@ class TestHolding:
     @pytest.mark.parametrize("rps", [2, 20, 500])
     def test_an_outage_of_both_neither_advances_nor_rolls_back(self, seed: int, rps: float) -> None:
         judge = Judge(DEMO)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         for tick in ticks(rps=rps, seconds=5, seed=seed):
             judge.observe(tick, STABLE, CANARY)
         outage = Arm(errors=0.6)
@@ -204,11 +205,11 @@ class TestOwnersCeilings:
 class TestMisuse:
     def test_two_versions_are_needed(self) -> None:
         judge = Judge(DEFAULT)
-        judge.start_step(1000, 0.0, False)
+        judge.start_step(1000, 0.0, Stage.EARLY)
         with pytest.raises(ValueError, match="expected two versions"):
             judge.observe(next(ticks(rps=10)), 1, 1)
 
     @pytest.mark.parametrize("weight_bp", [0, -1, 10_001])
     def test_a_weight_is_basis_points(self, weight_bp: int) -> None:
         with pytest.raises(ValueError, match="basis points"):
-            Judge(DEFAULT).start_step(weight_bp, 0.0, False)
+            Judge(DEFAULT).start_step(weight_bp, 0.0, Stage.EARLY)

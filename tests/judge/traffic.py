@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rollout.judge import Decision, Judge, JudgeSettings, Verdict
+from rollout.judge import Decision, Judge, JudgeSettings, Stage, Verdict
 from rollout.ports import ArmCounts, Tick
 
 STABLE, CANARY = 1, 2
@@ -67,11 +67,16 @@ def with_arm(tick: Tick, version: int, **changes: object) -> Tick:
 
 
 def judge_until_decided(
-    settings: JudgeSettings, *, judge: Judge | None = None, last: bool = False, weight_bp: int = 1000, **traffic: object
+    settings: JudgeSettings,
+    *,
+    judge: Judge | None = None,
+    stage: Stage = Stage.EARLY,
+    weight_bp: int = 1000,
+    **traffic: object,
 ) -> tuple[int, Verdict]:
     """Ticks until the first decision that is not HOLD (or the end), and that verdict."""
     judge = judge or Judge(settings)
-    judge.start_step(weight_bp, 0.0, last)
+    judge.start_step(weight_bp, 0.0, stage)
     seen = 0
     verdict = Verdict(Decision.HOLD, "no tick")
     for tick in ticks(weight_bp=weight_bp, **traffic):  # type: ignore[arg-type]  # passed through

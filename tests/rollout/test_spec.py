@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.freeze import FreezeWindow
-from rollout.judge.settings import Metric
+from rollout.judge.settings import DriftAction, Metric
 from rollout.machine import DeadlineAction
-from rollout.spec import DriftAction, FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
 from rollout.spec_file import Problem, SpecError, SpecFile, parse_spec, spec_from_mapping
 from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
 

@@ -1,55 +1,54 @@
-"""Command line of the bench: `python -m loadtest.bench.rollout --runs 200 --cells quick`."""
+"""Command line of the bench: `python -m loadtest.bench.rollout --cells quick --runs 0.1`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
-from multiprocessing import get_context
+from pathlib import Path
 
-from rich.console import Console
-
-from loadtest.bench.rollout.cells import SETS, Cell
-from loadtest.bench.rollout.report import cells_table, judged_targets, targets_table
-from loadtest.bench.rollout.simulate import Outcome, simulate_cell
+from loadtest.bench.rollout.cells import BAD_RUNS, HEALTHY_RUNS, SETS, Cell
+from loadtest.bench.rollout.page import page, verdict_line
+from loadtest.bench.rollout.scenario import SCENARIOS
+from loadtest.bench.rollout.simulate import BATCH, RULES, simulate
+from loadtest.bench.rollout.store import Store
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.rollout", description=__doc__)
-    parser.add_argument("--runs", type=int, default=200, help="rollouts per cell (200)")
     parser.add_argument("--cells", choices=sorted(SETS), default="quick", help="which cells (quick)")
-    parser.add_argument("--only", default="", help="only scenarios whose name contains this")
-    parser.add_argument("--noise", default="", help="only this noise")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--seed", type=int, default=0, help="first seed; runs take the following ones (0)")
-    parser.add_argument("--json", default="", help="write every outcome to this file, one JSON object per line")
+    parser.add_argument("--runs", type=float, default=1.0, help="part of the full number of rollouts per cell (1.0)")
+    parser.add_argument("--rivals", type=float, default=0.25, help="part of it for the other systems' rules (0.25)")
+    parser.add_argument("--only", default="", help="only cells whose 'scenario/noise' contains this")
+    parser.add_argument("--outcomes", type=Path, default=Path("build/bench-judge.jsonl"), help="kept and resumed here")
+    parser.add_argument("--minutes", type=float, default=240.0, help="stop after this long, with what there is (240)")
+    parser.add_argument("--print", action="store_true", help="simulate nothing: the page of the outcomes there are")
+    parser.add_argument("--write", type=Path, help="write the page to this file too")
     options = parser.parse_args()
 
-    cells = [c for c in SETS[options.cells] if options.only in c.scenario and options.noise in ("", c.noise)]
-    jobs = [(cell, options.seed + run) for cell in cells for run in range(options.runs)]
-    results: dict[Cell, list[Outcome]] = defaultdict(list)
-    console, started = Console(width=150), time.monotonic()
-    # An executor, not a Pool: a worker that is killed ends the run with an error instead of a wait for ever.
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for done, (cell, outcome) in enumerate(pool.map(simulate_cell, jobs, chunksize=10), start=1):
-            results[cell].append(outcome)
-            if done % 500 == 0:
-                print(f"{done:,} of {len(jobs):,} rollouts, {time.monotonic() - started:.0f} s", file=sys.stderr)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(o)) + "\n" for outcomes in results.values() for o in outcomes)
-    console.print(cells_table(results))
-    console.print(targets_table(results))
-    words = [word for _, _, word in judged_targets(results)]
-    console.print(
-        f"{len(words)} figures: {words.count('excellent')} excellent, {words.count('ok')} within the must, "
-        f"{words.count('MISSED')} missed"
-    )
-    return 1 if "MISSED" in words else 0
+    store, started = Store(options.outcomes), time.monotonic()
+    for rule, part in () if options.print else (("Penstock", 1.0), *((r, options.rivals) for r in list(RULES)[1:])):
+        for cell in SETS[options.cells]:
+            if options.only not in f"{cell.scenario}/{cell.noise}":
+                continue
+            for batch, runs in batches(cell, options.runs * part):
+                if store.has(rule, cell, batch) or time.monotonic() - started > 60 * options.minutes:
+                    continue
+                begun = time.monotonic()
+                store.add(rule, cell, batch, simulate(cell, batch, runs, rule))
+                print(f"{rule}: {cell}, {runs} rollouts, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    text = page(store.outcomes)
+    print(text)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    return 1 if "MISSED" in verdict_line(store.outcomes) else 0
+
+
+def batches(cell: Cell, part: float) -> list[tuple[int, int]]:
+    """(number, rollouts) of each batch of a cell."""
+    whole = BAD_RUNS if SCENARIOS[cell.scenario].bad else HEALTHY_RUNS
+    runs = max(1, round(whole * part))
+    return [(number, min(BATCH, runs - number * BATCH)) for number in range(-(-runs // BATCH))]
 
 
 if __name__ == "__main__":

@@ -69,7 +69,18 @@ def _targets() -> tuple[Target, ...]:
 TARGETS = _targets()
 
 _JUDGED = tuple(dict.fromkeys(target.cell for target in TARGETS))
-_OTHER_NOISES = ("none", "shared", "clustered", "bursts", "diurnal", "warm-up", "gc", "sticky", "label delay", "label loss")
+_OTHER_NOISES = (
+    "none",
+    "shared",
+    "clustered",
+    "bursts",
+    "diurnal",
+    "warm-up",
+    "gc",
+    "sticky",
+    "label delay",
+    "label loss",
+)
 _MORE = (
     *(Cell(scenario, REALISTIC, 20.0) for scenario in ("drift only", "accuracy 90 %", "p99 +100 %")),
     Cell("drift only", REALISTIC, 200.0),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
+from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from loadtest.bench.rollout.traffic import EDGES_US, FloatArray, IntArray
@@ -35,7 +36,8 @@ class Interval(ABC):
 
     @property
     def weight_bp(self) -> IntArray:
-        return np.array(STEPS_BP)[np.minimum(self.step, len(STEPS_BP) - 1)]
+        weights: IntArray = np.array(STEPS_BP)[np.minimum(self.step, len(STEPS_BP) - 1)]
+        return weights
 
     def keep(self, rows: IntArray) -> None:
         self.state = [self.state[row] for row in rows]
@@ -74,8 +76,10 @@ def quantile_s(latency: FloatArray, q: float) -> FloatArray:
 
 
 class Flagger(Interval):
-    """Each minute: success rate at least 99 % and p99 at most 500 ms, else (or without traffic) one failed check; five
-    failed checks roll back, a passed check moves on. Two minutes per step here, since there are three steps, not ten."""
+    """Each minute: success rate at least 99 % and p99 at most 500 ms, else (or without traffic) one failed check.
+
+    Five failed checks roll back; a step takes two passed ones here, since there are three steps, not ten.
+    """
 
     def __init__(self, runs: int) -> None:
         super().__init__(runs)
@@ -150,7 +154,5 @@ def one_sided_mann_whitney(canary: FloatArray, stable: FloatArray) -> FloatArray
     u = ranks[:, :n].sum(axis=1) - n * (n + 1) / 2.0
     mean = n * n / 2.0
     spread = np.sqrt(np.maximum(n * n * (ranks.var(axis=1) * 12.0 / (2 * n - 1)) / 12.0, 1e-12))
-    from scipy.special import ndtr
-
     result: FloatArray = ndtr(-(u - mean - 0.5) / spread)
     return result

@@ -38,7 +38,10 @@ class Penstock:
     real controller says the same in every tick.
     """
 
-    def __init__(self, settings: JudgeSettings, runs: int, spec: RolloutSpec | None = None):
+    def __init__(
+        self, settings: JudgeSettings, runs: int, spec: RolloutSpec | None = None, *, check_share: bool = True
+    ):
+        self._check_share = check_share
         self._plan = (spec or RolloutSpec.default()).plan()
         self._panel = Panel(settings, runs)
         self._panel.latency.start_baseline(EDGES_US)
@@ -69,7 +72,8 @@ class Penstock:
 
     def see(self, time: int, canary: Arms, stable: Arms) -> None:
         at: FloatArray = np.full(len(self._progress), float(time))
-        findings = self._panel.observe(at, np.ones(len(at)), canary, stable)
+        share = self.weight_bp / 10_000 if self._check_share else None
+        findings = self._panel.observe(at, np.ones(len(at)), canary, stable, share)
         for event, rows in ((Event.HARM, findings.roll_back), (Event.ADVANCE, findings.advance)):
             for row in np.flatnonzero(rows):
                 self._happen(int(row), Happening(event, float(time)))

@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from loadtest.bench.rollout.cells import Cell
+from loadtest.bench.rollout.rivals import Argo, Flagger, Kayenta
 from loadtest.bench.rollout.rules import Penstock, Rule
 from loadtest.bench.rollout.scenario import NOISES, SCENARIOS, STABLE
 from loadtest.bench.rollout.traffic import EDGES_US, Traffic
@@ -48,19 +49,26 @@ class Outcome:
 DONE = {State.ROLLING_BACK: State.ROLLED_BACK, State.PROMOTING: State.PROMOTED}
 """The judge's part ends here; what these become, the data plane's acknowledgement decides."""
 
-MakeRule = Callable[[Cell, int, int], Rule]
-"""A rule for (cell, batch, number of rollouts)."""
-
 
 def penstock(cell: Cell, batch: int, runs: int) -> Rule:
-    return Penstock(calibrated(cell.noise, cell.rps, batch), runs)
+    """The judge, calibrated on the batch's stretch of history."""
+    return Penstock(calibrated(cell.noise, cell.rps, batch), runs, check_share=not NOISES[cell.noise].sticky)
+
+
+RULES: dict[str, Callable[[Cell, int, int], Rule]] = {
+    "Penstock": penstock,
+    "Flagger-like": lambda _cell, _batch, runs: Flagger(runs),
+    "Argo-like": lambda _cell, _batch, runs: Argo(runs),
+    "Kayenta-like": lambda _cell, _batch, runs: Kayenta(runs),
+}
+"""Makes a rule for (cell, batch, number of rollouts)."""
 
 
 def simulate(
-    cell: Cell, batch: int, runs: int, make_rule: MakeRule = penstock, horizon_s: int = HORIZON_S
+    cell: Cell, batch: int, runs: int, rule_name: str = "Penstock", horizon_s: int = HORIZON_S
 ) -> list[Outcome]:
     """Run a batch of rollouts until each is decided or two hours are over."""
-    rule = make_rule(cell, batch, runs)
+    rule = RULES[rule_name](cell, batch, runs)
     traffic = Traffic(
         scenario=SCENARIOS[cell.scenario],
         noise=NOISES[cell.noise],
