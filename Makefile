@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: schemathesis help demo test test-all fuzz check bench bench-gateway generate clean
+.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway generate clean
 
 BIN := .venv/bin
 READY := .venv/.ready

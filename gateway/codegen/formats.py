@@ -21,8 +21,6 @@ class Format(StrEnum):
     GO = "go"
     CSHARP = "csharp"
     RUBY = "ruby"
-    PHP = "php"
-    DART = "dart"
 
     @property
     def single(self) -> bool:

@@ -38,7 +38,7 @@ _TEMPLATES = jinja2.Environment(
 _TEMPLATES.filters["literal"] = lambda text: json.dumps(text, ensure_ascii=False)
 
 _GOOGLE_RPC = ("google/rpc/status.proto", "google/rpc/error_details.proto")
-_NEEDS_GOOGLE_RPC = frozenset({Format.CPP, Format.JAVA, Format.SWIFT, Format.DART})
+_NEEDS_GOOGLE_RPC = frozenset({Format.CPP, Format.JAVA, Format.SWIFT})
 """Languages without a package of google.rpc's messages, or (Debian's Java) with one that has no ErrorInfo."""
 
 _CPP_KEYWORDS = frozenset(

@@ -55,7 +55,7 @@ def python_field(field: Field) -> PythonField:
     else:
         given, got = "ArrayLike", f"NDArray[{dtype}]"
         # Typed gRPC answers are flat, JSON answers nested; a shape with one dynamic dimension fits both.
-        shaped = sum(size == DYNAMIC for size in field.tensor.shape) <= 1
+        shaped = 0 not in field.tensor.shape and sum(size == DYNAMIC for size in field.tensor.shape) <= 1
         shape = ", ".join(str(size) for size in field.tensor.shape)
         read = f"np.asarray(value, {dtype})" + (f".reshape({shape})" if shaped and len(field.tensor.shape) > 1 else "")
     return PythonField(

@@ -1,0 +1,81 @@
+"""Every client against the real stack: predict, wrong input, deadline, pinned version, sticky user, feedback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests import models
+from tests.clients.languages.programs import LANGUAGES, MODEL, ROW, Ask, Question
+from tests.e2e.running import Penstock, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(600)]
+
+HALF = "steps: [50, 100]\nmin_step: 10m\n"
+SLOW = 20_000
+"""Rounds of work for a large input: seconds, on any machine."""
+
+
+@pytest.fixture(scope="module")
+def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
+    """Version 1 is stable, version 2 has half of the traffic."""
+    with running(tmp_path_factory.mktemp("penstock"), more_flags=("--allow-origin", "*")) as started:
+        started.deploy_live(MODEL, models.slow_on_large_input(SLOW))
+        started.deploy(MODEL, models.slow_on_large_input(SLOW + 1), spec=HALF)
+        until = time.monotonic() + 60
+        while started.rollout(MODEL)["state"] != "step":
+            assert time.monotonic() < until, started.rollout(MODEL)
+        yield started
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def ask(request: pytest.FixtureRequest, penstock: Penstock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    language = LANGUAGES[request.param]
+    language.skip_unless_possible()
+    with language.program(penstock, tmp_path_factory.mktemp(request.param)) as asking:
+        yield asking
+
+
+def test_predict(ask: Ask) -> None:
+    said = ask(Question())
+    assert said.y == ROW
+    assert said.lines["version"] in ("1", "2")
+    assert said.lines["request"]
+
+
+def test_wrong_input(ask: Ask) -> None:
+    said = ask(Question(x=[1.0, 2.0, 3.0]))
+    assert (said.lines["code"], said.lines["reason"]) == ("3", "WRONG_COUNT")
+    assert said.details["field"] == "instances[0].x"
+    assert said.details["received"].startswith("3")
+    assert "expected 4 values" in said.lines["message"]
+
+
+def test_deadline(ask: Ask) -> None:
+    assert ask(Question(x=[1000.0] * 4, timeout_ms=100)).lines["code"] == "4"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_pinned_version(ask: Ask, version: int) -> None:
+    assert ask(Question(version=version)).lines["version"] == str(version)
+
+
+def test_unknown_version(ask: Ask) -> None:
+    said = ask(Question(version=9))
+    assert (said.lines["code"], said.lines["reason"]) == ("5", "UNKNOWN_VERSION")
+
+
+def test_sticky_user(ask: Ask, penstock: Penstock) -> None:
+    seen = {user: {ask(Question(user=user)).lines["version"] for _ in range(3)} for user in map(str, range(8))}
+    assert all(len(versions) == 1 for versions in seen.values())
+    # Eight users on one side of an even split are one chance in 128, and the hash makes it the same every time.
+    assert set.union(*seen.values()) == {"1", "2"}
+
+
+def test_feedback(ask: Ask, penstock: Penstock) -> None:
+    said = ask(Question(label=3))
+    assert said.lines["feedback"] == "given"
+    again = penstock.cli("feedback", said.lines["request"], "--label", "3")
+    assert "recorded before" in again.stdout, again.stdout + again.stderr

@@ -1,0 +1,32 @@
+"""The quickstarts for callers, command by command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.signature import Datatype
+from tests import models
+from tests.clients.quickstart import ROOT, blocks, fresh_folder, run_block
+from tests.e2e.running import Penstock, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
+    with running(tmp_path_factory.mktemp("penstock")) as started:
+        started.deploy_live("digits", models.identity(Datatype.FP32, (64,)))
+        yield started
+
+
+@pytest.mark.parametrize("name", ["backend", "mobile"])
+def test_every_command_of_it_works(name: str, penstock: Penstock, tmp_path: Path) -> None:
+    folder = fresh_folder(tmp_path)
+    said = "".join(run_block(block, folder, penstock) for block in blocks(ROOT / f"docs/quickstarts/{name}.md"))
+    assert "service Digits {" in said
+    if name == "backend":
+        assert '"predictions"' in said
+        assert "version 1, request id" in said
