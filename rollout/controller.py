@@ -7,14 +7,17 @@ asked. Turns are `rollout.loop`'s, rules are `rollout.machine`'s, statistics are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
+from rollout.dump import dump
 from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
+from rollout.evidence.subject import Subject
 from rollout.explain import Explanation, explain
 from rollout.fleet import Fleet
 from rollout.journal import Journal, RolloutRow
 from rollout.loop import Loop
 from rollout.machine import FINAL, Event, State
+from rollout.notifier import Notifier
 from rollout.performer import Check, Patience
 from rollout.ports import Clock, Evidence, Routing, Serving
 from rollout.report import RolloutStatus
@@ -27,7 +30,7 @@ class Controller:
     """All rollouts of one control plane.
 
     `checks` run on the loaded candidate before it is exposed (contract verdict, golden set). `on_change` hears the
-    status after every change of state; what it raises is logged.
+    status after every change of state; what it raises is logged. `notifier` tells those whom a spec names (nobody).
     """
 
     def __init__(
@@ -42,9 +45,10 @@ class Controller:
         checks: tuple[Check, ...] = (),
         patience: Patience | None = None,
         on_change: Callable[[RolloutStatus], None] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._journal = journal
-        self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change)
+        self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change, notifier=notifier)
         self._loop = Loop(
             self._fleet,
             serving=serving,
@@ -189,6 +193,16 @@ class Controller:
     def history(self, model: str, limit: int = 100) -> list[RolloutStatus]:
         """A model's rollouts, newest first. Raises `JournalError`."""
         return [self._fleet.status(self._of_row(row)) for row in self._journal.history(model, limit)]
+
+    def journal(self, rollout_id: int) -> Iterator[str]:
+        """A rollout's whole journal as lines of JSON (`rollout.dump`). Raises `NoRollout`, `JournalError`."""
+        row = self._row(rollout_id)
+        return dump(row, self._journal.read(rollout_id))
+
+    def subject(self, model: str) -> Subject | None:
+        """What is rolled out of a model now and by which spec, for the sources of evidence; None when nothing is."""
+        run = self._fleet.active(model)
+        return None if run is None else Subject(model, run.stable, run.candidate, run.spec)
 
     def explain(self, rollout_id: int) -> Explanation:
         """What happened in a rollout and why, from the journal. Raises `NoRollout`, `JournalError`."""

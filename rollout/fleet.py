@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, RolloutRow
-from rollout.machine import Decision, Event, Happening, State, acts
+from rollout.machine import Decision, Event, Happening, Progress, State, acts
+from rollout.notices import notice, occasion_of
+from rollout.notifier import Notifier
 from rollout.ports import Clock, Tick
 from rollout.report import RolloutStatus, status_of
 from rollout.run import Run, Trouble
@@ -26,10 +28,18 @@ _WAITING_OR_DONE = frozenset({State.PENDING, State.PROMOTED})
 class Fleet:
     """Runs by rollout id, oldest first. `resumed` is false until the journal was read, and again when it failed."""
 
-    def __init__(self, *, journal: Journal, clock: Clock, on_change: Callable[[RolloutStatus], None] | None) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        clock: Clock,
+        on_change: Callable[[RolloutStatus], None] | None,
+        notifier: Notifier | None,
+    ) -> None:
         self._journal = journal
         self._clock = clock
         self._on_change = on_change
+        self._notifier = notifier
         self._runs: dict[int, Run] = {}
         self._troubles: dict[str, Trouble] = {}
         self.resumed = False
@@ -86,6 +96,7 @@ class Fleet:
         if decision.progress != before:
             log.info("rollout %d, %s.%d: %s", run.id, run.model, run.candidate, run.progress.reason)
             self._tell(run)
+            self._notify(run, before)
         return decision
 
     def active(self, model: str) -> Run | None:
@@ -149,6 +160,16 @@ class Fleet:
 
     def working(self, where: str) -> None:
         self._troubles.pop(where, None)
+
+    def _notify(self, run: Run, before: Progress) -> None:
+        by_hand = run.gate is not None and run.gate.seconds is None
+        occasion = occasion_of(before, run.progress, by_hand=by_hand)
+        if self._notifier is None or occasion is None or not run.spec.notify:
+            return
+        try:
+            self._notifier.tell(notice(occasion, self.status(run)), run.spec.notify)
+        except Exception:
+            log.exception("rollout %d: nobody is told of %s", run.id, occasion)
 
     def _tell(self, run: Run) -> None:
         if self._on_change is None:

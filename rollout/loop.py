@@ -249,7 +249,11 @@ class Loop:
         except Exception as error:
             log.warning("the lease could not be renewed: %r", error)
             self._fleet.failing("lease", "no answer in time" if isinstance(error, TimeoutError) else str(error))
+            for run in self._fleet:
+                run.delivered.published(None)
         else:
+            for run in self._fleet:
+                run.delivered.published(weights.get(run.model, 0))
             self._fleet.working("lease")
 
     def _begin_acts(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rollout.judge.settings import Metric
 from rollout.judge.verdict import Decision, MetricReport, Verdict
-from rollout.ports import ArmCounts, Tick
+from rollout.ports import ArmCounts, PairedCounts, Tick
 
 
 def tick_to_json(tick: Tick, known_edges: tuple[int, ...]) -> dict[str, Any]:
@@ -24,6 +24,10 @@ def tick_to_json(tick: Tick, known_edges: tuple[int, ...]) -> dict[str, Any]:
         body["edges"] = list(tick.edges_us)
     if tick.arms:
         body["arms"] = {str(version): arm_to_json(arm) for version, arm in tick.arms.items()}
+    if tick.classes:
+        body["classes"] = list(tick.classes)
+    if tick.paired is not None:
+        body["paired"] = {f.name: value for f in fields(PairedCounts) if (value := getattr(tick.paired, f.name))}
     return body
 
 
@@ -34,6 +38,8 @@ def tick_from_json(body: Mapping[str, Any], known_edges: tuple[int, ...]) -> Tic
         arms={int(version): arm_from_json(arm) for version, arm in body.get("arms", {}).items()},
         edges_us=tuple(body["edges"]) if "edges" in body else known_edges,
         missing=body.get("missing", ""),
+        classes=tuple(body.get("classes", ())),
+        paired=PairedCounts(**body["paired"]) if "paired" in body else None,
     )
 
 
@@ -42,6 +48,8 @@ def arm_to_json(arm: ArmCounts) -> dict[str, Any]:
     if arm.latency:
         body["buckets"] = len(arm.latency)
         body["latency"] = [[index, count] for index, count in enumerate(arm.latency) if count]
+    if arm.predicted:
+        body["predicted"] = list(arm.predicted)
     return body
 
 
@@ -49,10 +57,12 @@ def arm_from_json(body: Mapping[str, Any]) -> ArmCounts:
     latency = [0] * body.get("buckets", 0)
     for index, count in body.get("latency", ()):
         latency[index] = count
-    return ArmCounts(latency=tuple(latency), **{name: body[name] for name in _COUNTS if name in body})
+    counts = {name: body[name] for name in _COUNTS if name in body}
+    return ArmCounts(latency=tuple(latency), predicted=tuple(body.get("predicted", ())), **counts)
 
 
-_COUNTS = ("ok", "bad", "caller", "labelled", "wrong", "reward_count", "reward_sum")
+_COUNTS = tuple(f.name for f in fields(ArmCounts) if f.name not in ("latency", "predicted"))
+"""The plain numbers among the counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +115,7 @@ def _sum(a: ArmCounts, b: ArmCounts, *, keep_latency: bool) -> ArmCounts:
     latency = b.latency or (a.latency if keep_latency else ())
     if keep_latency and len(a.latency) == len(b.latency):
         latency = tuple(x + y for x, y in zip(a.latency, b.latency, strict=True))
-    return ArmCounts(
-        ok=a.ok + b.ok,
-        bad=a.bad + b.bad,
-        caller=a.caller + b.caller,
-        latency=latency,
-        labelled=a.labelled + b.labelled,
-        wrong=a.wrong + b.wrong,
-        reward_count=a.reward_count + b.reward_count,
-        reward_sum=a.reward_sum + b.reward_sum,
-    )
+    return ArmCounts(latency=latency, **{name: getattr(a, name) + getattr(b, name) for name in _COUNTS})
 
 
 def verdict_from_json(body: Mapping[str, Any]) -> Verdict:

@@ -7,27 +7,22 @@ write, and only then be in the new state. A run made from the journal (`resume`)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, Kind, Record, RolloutRow
-from rollout.judge import Judge
-from rollout.judge.margins import BAKE_WEIGHT_BP
-from rollout.judge.state import JudgeState
-from rollout.judge.telemetry import fault
 from rollout.judge.verdict import Decision as Ruling
 from rollout.judge.verdict import Verdict
+from rollout.judgement import Judgement, digest, sound
 from rollout.machine import Act, Decision, Event, Happening, Plan, Progress, State, decide
 from rollout.ports import Tick
-from rollout.records import Tally, tick_from_json, tick_to_json, verdict_from_json
+from rollout.records import Tally, tick_from_json, tick_to_json
 from rollout.spec import RolloutSpec
 from rollout.spec_parts import Gate
 
 CHECKPOINT_TICKS = 60
 """A restart judges at most this many ticks again."""
-
-JUDGED = frozenset({State.GATE, State.STEP, State.BAKING, State.PAUSED, State.PROMOTING})
 
 _WATCHED = frozenset({State.SHADOW, State.GATE, State.STEP, State.BAKING, State.PROMOTING})
 
@@ -57,6 +52,24 @@ class Readiness:
     confirmed: bool | None = True
 
 
+@dataclass(slots=True)
+class Delivered:
+    """The weight that the data plane has, as far as it is known, and whether it had it all through the last tick."""
+
+    weight_bp: int | None = None
+    _changed: bool = True
+
+    def published(self, weight_bp: int | None) -> None:
+        """The data plane acknowledged it; None when it did not."""
+        self._changed = self._changed or weight_bp != self.weight_bp
+        self.weight_bp = weight_bp
+
+    def steady(self) -> int | None:
+        """The weight of the tick that ends now; None when it changed in it."""
+        changed, self._changed = self._changed, False
+        return None if changed else self.weight_bp
+
+
 class Run:
     """One unsettled rollout.
 
@@ -73,11 +86,10 @@ class Run:
         self.spec = RolloutSpec.from_json(row.spec)
         self.plan: Plan = self.spec.plan()
         self.progress = Progress(since=row.created_at)
-        self.judge: Judge | None = None
-        self.verdict: Verdict | None = None
-        self.tally = Tally()
+        self.judgement = Judgement(self.spec, self.plan)
         self.troubles: dict[str, Trouble] = {}
         self.readiness = Readiness()
+        self.delivered = Delivered()
         self.fresh = True
         self.baseline = False
         self.task: asyncio.Task[None] | None = None
@@ -100,7 +112,16 @@ class Run:
     @property
     def judged(self) -> bool:
         """Whether ticks are for the judge now: the candidate has had its first step and is not decided."""
-        return self.judge is not None and self.progress.state in JUDGED
+        return self.judgement.judges(self.progress)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The last one."""
+        return self.judgement.verdict
+
+    @property
+    def tally(self) -> Tally:
+        return self.judgement.tally
 
     @property
     def watched(self) -> bool:
@@ -148,6 +169,7 @@ class Run:
     def look_anew(self) -> None:
         """Nobody watched for a while: no weight until a tick was judged and the candidate answered."""
         self.fresh, self.baseline = False, True
+        self.delivered = Delivered()
         self.readiness = Readiness(confirmed=None)
 
     def apply(self, happening: Happening, *, records: Sequence[Record] = ()) -> Decision:
@@ -158,17 +180,14 @@ class Run:
             if records:
                 self._journal.append(records)
             return decision
-        entered = new.step != self.progress.step
-        came_back = self.progress.withheld and not new.withheld and new.state in JUDGED
-        if new.weight_bp and (entered or came_back):
-            self._begin_step(new, happening.at)
+        self.judgement.enter(self.progress, new, happening.at)
         body = {
             "event": happening.event.value,
             "reason": happening.reason,
             "by": happening.by,
             "progress": new.to_json(),
             "stable": self.stable,
-            **self._snapshot(),
+            **self.judgement.snapshot(),
         }
         self._journal.append([*records, Record(self.id, happening.at, Kind.TRANSITION, body)])
         self.progress = new
@@ -177,12 +196,16 @@ class Run:
 
     def take(self, tick: Tick, at: float) -> Decision:
         """Judge one tick and do what the verdict says. Raises `JournalError`."""
-        assert self.judge is not None
         body = tick_to_json(tick, self.tally.edges_us)
-        if self._sound(tick):
+        if sound(tick, self.stable, self.candidate):
             self.fresh = True
-        verdict = self._observe(tick)
-        records = [Record(self.id, at, Kind.TICK, body)]
+        weight_bp = self.delivered.steady()
+        verdict = self.judgement.observe(
+            tick, self.progress, stable=self.stable, candidate=self.candidate, weight_bp=weight_bp
+        )
+        if weight_bp is not None:
+            body["weight"] = weight_bp
+        records = [Record(self.id, at, Kind.TICK, {**body, "verdict": digest(verdict)})]
         event = _EVENTS.get(verdict.decision)
         if event is not None:
             happening = Happening(event, at, verdict.reason)
@@ -190,7 +213,7 @@ class Run:
                 return self.apply(happening, records=records)
         self._ticks_since_snapshot += 1
         if self._ticks_since_snapshot >= CHECKPOINT_TICKS:
-            records.append(Record(self.id, at, Kind.CHECKPOINT, self._snapshot()))
+            records.append(Record(self.id, at, Kind.CHECKPOINT, self.judgement.snapshot()))
             self._ticks_since_snapshot = 0
         self._journal.append(records)
         return Decision(self.progress)
@@ -210,52 +233,17 @@ class Run:
     def working(self, where: str) -> None:
         self.troubles.pop(where, None)
 
-    def _observe(self, tick: Tick) -> Verdict:
-        assert self.judge is not None
-        verdict = self.judge.observe(tick, self.stable, self.candidate)
-        self.verdict = verdict
-        if self._sound(tick):
-            self.tally = self.tally.plus(tick)
-        return verdict
-
-    def _sound(self, tick: Tick) -> bool:
-        """Whether the tick tells anything, as the judge sees it."""
-        return not fault(tick, self.stable, self.candidate, None, tick.edges_us)
-
-    def _begin_step(self, new: Progress, at: float) -> None:
-        """Tell the judge of a new step, or of one that begins anew because the candidate was gone."""
-        if self.judge is None:
-            self.judge = Judge(self.spec.judge_settings())
-        weights = self.plan.weights_bp
-        after = weights[new.step + 1] if new.step + 1 < len(weights) else None
-        self.judge.start_step(new.weight_bp, at, last=after is None or after >= BAKE_WEIGHT_BP)
-
-    def _snapshot(self) -> dict[str, object]:
-        return {
-            "verdict": None if self.verdict is None else self.verdict.to_json(),
-            "judge": None if self.judge is None else self.judge.state().to_json(),
-            "tally": self.tally.to_json(),
-        }
-
     def _replay(self, record: Record) -> None:
         body = record.body
         if record.kind is Kind.TICK:
-            self._observe(tick_from_json(body, self.tally.edges_us))
+            tick = tick_from_json(body, self.tally.edges_us)
+            self.judgement.observe(
+                tick, self.progress, stable=self.stable, candidate=self.candidate, weight_bp=body.get("weight")
+            )
             self._ticks_since_snapshot += 1
         elif record.kind in (Kind.TRANSITION, Kind.CHECKPOINT):
             if record.kind is Kind.TRANSITION:
                 self.progress = Progress.from_json(body["progress"])
                 self.stable = body["stable"]
-            if body["judge"] is not None:
-                self._restore_judge(body["judge"], record.at)
-            self.verdict = None if body["verdict"] is None else verdict_from_json(body["verdict"])
-            self.tally = Tally.from_json(body["tally"])
+            self.judgement.restore(body, self.progress, record.at)
             self._ticks_since_snapshot = 0
-
-    def _restore_judge(self, state: Mapping[str, object], at: float) -> None:
-        try:
-            self.judge = Judge(self.spec.judge_settings(), JudgeState.from_json(state))
-        except ValueError:
-            # Written by another version of the judge: what it proved cannot be read, so the step is judged anew.
-            self.judge = None
-            self._begin_step(self.progress, at)

@@ -180,9 +180,8 @@ def test_a_run_read_from_the_journal_judges_on_bit_for_bit() -> None:
             world.missing = "scrape failed" if tick_number % 7 == 3 else ""
             run.take((await world.read(["digits"]))["digits"], clock.now())
             twin = Run.resume(row, journal)
-            assert twin.judge is not None
-            assert run.judge is not None
-            assert twin.judge.state() == run.judge.state()
+            assert run.judged
+            assert twin.judgement.snapshot() == run.judgement.snapshot()
             assert (twin.progress, twin.verdict, twin.tally) == (run.progress, run.verdict, run.tally)
 
     run_virtual(test)

@@ -17,6 +17,7 @@ from rollout.controller import Controller
 from rollout.errors import RolloutError
 from rollout.journal import Journal, Kind
 from rollout.machine import FINAL, Event, Progress, State
+from rollout.ports import NOTHING
 from rollout.spec import FixedMargins, OnNewVersion
 from tests.rollout.virtual import VirtualClock, run_virtual
 from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world, running
@@ -59,14 +60,14 @@ class WatchedWorld(World):
 
     down_since: float | None = None
 
-    async def lease(self, weights: Mapping[str, int]) -> None:
+    async def lease(self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING) -> None:
         for model, weight in weights.items():
             candidates = {version for name, version in self.staged if name == model}
             self.forbid(not candidates, "weight for a candidate that is not routable")
             self.forbid(not 0 < weight <= 10_000, f"a weight of {weight}")
             down_s = 0.0 if self.down_since is None else self.clock.monotonic() - self.down_since
             self.forbid(candidates <= self.down and down_s > UNREADY_TOLERANCE_S, "weight for one that is down")
-        await super().lease(weights)
+        await super().lease(weights, mirrors)
 
 
 async def act(world: WatchedWorld, controller: Controller, action: str) -> None:

@@ -19,7 +19,7 @@ from rollout.controller import Controller
 from rollout.journal import Journal
 from rollout.machine import State
 from rollout.performer import Check, Patience
-from rollout.ports import FULL_WEIGHT, ArmCounts, LoadRefused, Tick
+from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, LoadRefused, Tick
 from rollout.report import RolloutStatus
 from rollout.settings import ControllerSettings
 from rollout.spec import RolloutSpec
@@ -59,6 +59,7 @@ class World:
     missing: str = ""
     calls: list[tuple[str, float, str, int]] = field(default_factory=list)
     weights_seen: list[tuple[float, dict[str, int]]] = field(default_factory=list)
+    mirrors_seen: list[tuple[float, dict[str, int]]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,11 +91,12 @@ class World:
         self.forbid((model, candidate) not in self.loaded, "a version that is not loaded was made routable")
         self.staged.add((model, candidate))
 
-    async def lease(self, weights: Mapping[str, int]) -> None:
+    async def lease(self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING) -> None:
         if "lease" in self.broken:
             raise self.broken["lease"]
         self._lease, self._lease_at = dict(weights), self.clock.monotonic()
         self.weights_seen.append((self.clock.monotonic(), dict(weights)))
+        self.mirrors_seen.append((self.clock.monotonic(), dict(mirrors)))
 
     async def promote(self, model: str, candidate: int) -> None:
         self._call("promote", model, candidate)
