@@ -29,6 +29,7 @@ from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
 from gateway.envoy.data_plane import EnvoyDataPlane
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.yaml_config import envoy_yaml
+from gateway.golden import GoldenCheck, GoldenStore
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
 from gateway.line_evidence import LineEvidence
@@ -125,6 +126,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     # Its own file: a burst of predictions must not hold up a journal record.
     feedback_connection = open_database(settings.data_dir / "feedback.db")
     desk = FeedbackDesk(FeedbackStore(connection=feedback_connection, clock=clock))
+    golden = GoldenStore(settings.data_dir / "golden")
     paired_labels = PairedLabelStore(connection=feedback_connection, clock=clock)
 
     serving = InferenceServing(registry=registry, server=server, clock=clock)
@@ -156,7 +158,10 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         journal=Journal(connection),
         clock=clock,
         settings=ControllerSettings(lease_ttl_s=settings.lease_ttl_s),
-        checks=(ContractCheck(registry=registry),),
+        checks=(
+            ContractCheck(registry=registry),
+            GoldenCheck(registry=registry, server=server, store=golden, subject=lambda line: controller.subject(line)),
+        ),
         on_change=metrics.on_change,
     )
     deployer = Deployer(
@@ -216,6 +221,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
             controller=controller,
             health=health,
             metrics=metrics,
+            golden=golden,
             envoy_yaml=lambda form: envoy_yaml(form, routing.state(), envoy, routing.weights()),
             version=installed_version("penstock"),
         ),

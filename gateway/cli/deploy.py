@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from gateway.cli.golden import GoldenFile, spec_text
 from gateway.cli.session import Failure, Session, json_lines
 from gateway.cli.watch import finish, follow
 from gateway.contract.lock_file import BadLock, lock_text, of_model, parse_lock
@@ -54,6 +55,7 @@ def deploy(
     wait: Wait = False,
     new_api_major: NewApiMajor = False,
     api_major: ApiMajor = None,
+    golden: GoldenFile = None,
     lock: Annotated[
         Path | None,
         typer.Option(
@@ -79,14 +81,16 @@ def deploy(
 
       penstock deploy iris-3.onnx --name iris --version 3 --no-rollout
 
+      penstock deploy iris-3.onnx --name iris --golden examples.jsonl
+
       penstock deploy iris-4.onnx --name iris --new-api-major
 
     A version that would break callers of the API is refused with every difference. With --new-api-major it is
     published as major 2 beside major 1, which goes on answering with the version it has.
     """
     session: Session = ctx.obj
-    if no_rollout and rollout is not None:
-        raise typer.BadParameter("--rollout and --no-rollout exclude each other")
+    if no_rollout and (rollout is not None or golden is not None):
+        raise typer.BadParameter("--no-rollout excludes --rollout and --golden")
     query: dict[str, str | int | bool] = {
         "source": path.name,
         "rollout": "none" if no_rollout else "start",
@@ -97,13 +101,14 @@ def deploy(
         query["version"] = version
     if api_major is not None:
         query["api_major"] = api_major
-    if rollout is not None:
-        query["spec"] = rollout.read_text()
     if lock is not None:
         # Of this model alone, because it travels in the address.
         query["lock"] = lock_of(lock, name)
     # Loading a large model takes as long as it takes; the server says when it failed.
     with session.operators(timeout_s=None) as client:
+        spec = spec_text(client, rollout, golden)
+        if spec is not None:
+            query["spec"] = spec
         request = client.build_request(
             "POST",
             f"/api/v1/models/{quote(name, safe='')}/versions",

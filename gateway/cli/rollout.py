@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.golden import GoldenFile, spec_text
 from gateway.cli.session import Session, checked
 from gateway.cli.watch import finish, follow, verdict, view
 
@@ -37,6 +38,7 @@ def start(
     spec: Annotated[
         Path | None, typer.Option(help="A rollout spec (YAML).", exists=True, dir_okay=False, readable=True)
     ] = None,
+    golden: GoldenFile = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end; exit 3 if rolled back.")] = False,
 ) -> None:
     """Start moving callers to a version that is deployed.
@@ -53,9 +55,8 @@ def start(
     """
     session: Session = ctx.obj
     body: dict[str, Any] = {"candidate": version, "by": getpass.getuser()}
-    if spec is not None:
-        body["spec"] = spec.read_text()
     with session.operators() as client:
+        body["spec"] = spec_text(client, spec, golden)
         started = checked(client.post(f"/api/v1/models/{quote(model, safe='')}/rollouts", json=body))
     if not wait:
         session.show(started, _said(started))

@@ -27,6 +27,7 @@ from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActi
 from rollout.evidence.feedback import FeedbackUnavailable
 from rollout.evidence.feedback_request import InvalidFeedback
 from rollout.evidence.feedback_store import FeedbackConflict, FeedbackRefused, TooMuchPending
+from rollout.evidence.golden.file import BadGoldenFile
 from rollout.journal import JournalError
 from rollout.ports import LoadRefused
 from rollout.spec_file import SpecError
@@ -117,6 +118,7 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (BadVersionNumber, Code.INVALID_ARGUMENT, "BAD_VERSION"),
     (EmptyArtefact, Code.INVALID_ARGUMENT, "EMPTY_BODY"),
     (BadArtefact, Code.INVALID_ARGUMENT, "BAD_ARTEFACT"),
+    (BadGoldenFile, Code.INVALID_ARGUMENT, "BAD_GOLDEN_SET"),
     (NameClash, Code.ALREADY_EXISTS, "NAME_CLASH"),
     (VersionExists, Code.ALREADY_EXISTS, "VERSION_EXISTS"),
     (NoTypedApi, Code.NOT_FOUND, "NO_TYPED_API"),

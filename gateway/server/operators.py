@@ -18,11 +18,13 @@ from gateway.contract.lines import Line
 from gateway.contract.lock_file import lock_text, of_model, parse_lock
 from gateway.deploy import MAX_VERSION, AdoptRequest, ApiChoice, Deployer, Deployment, DeployRequest
 from gateway.envoy.yaml_config import EnvoyForm
+from gateway.golden import GoldenStore
 from gateway.health import GatewayHealth
 from gateway.registry import Registry
 from gateway.server.app import add_error_handlers
 from gateway.server.errors import Code, Problem, problem_of
 from gateway.server.metrics import Metrics
+from gateway.server.operator_golden import golden_router
 from gateway.server.operator_models import (
     Adopt,
     Deployed,
@@ -64,6 +66,7 @@ def operators_app(
     controller: Controller,
     health: GatewayHealth,
     metrics: Metrics,
+    golden: GoldenStore,
     envoy_yaml: EnvoyYaml,
     version: str,
 ) -> FastAPI:
@@ -79,6 +82,7 @@ def operators_app(
     add_error_handlers(app)
     app.include_router(_models(registry, deployer, serving, controller, metrics), prefix="/api/v1")
     app.include_router(_rollouts(registry, controller), prefix="/api/v1")
+    app.include_router(golden_router(golden), prefix="/api/v1")
 
     @app.get("/api/v1/envoy", response_class=Response, responses=_text("application/yaml"), tags=["envoy"])
     async def envoy(

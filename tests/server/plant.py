@@ -23,6 +23,7 @@ from gateway.envoy.compile import compile as compile_state
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.state import GatewayState, ModelRoutes
 from gateway.envoy.yaml_config import EnvoyForm, envoy_yaml
+from gateway.golden import GoldenStore
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
 from gateway.registry import Registry
@@ -162,6 +163,7 @@ class Plant:
             controller=self.controller,
             health=self.health,
             metrics=self.metrics,
+            golden=GoldenStore(data_dir / "golden"),
             envoy_yaml=self._envoy_yaml,
             version="0.0.0",
         )
