@@ -56,3 +56,20 @@ def cors_policy(settings: EnvoySettings) -> Json:
         "max_age": str(_MAX_AGE_S),
     }
     return {CORS_FILTER: policy}
+
+
+def cors_of_refusals(settings: EnvoySettings) -> Json:
+    """Fields of a virtual host that let pages read its direct responses, which Envoy's filter passes by.
+
+    They are constant, so they cannot follow the caller's origin: with several allowed origins, pages see such a refusal
+    (an unknown version) as a failed fetch without its reason.
+    """
+    if len(settings.allowed_origins) != 1:
+        return {}
+    (origin,) = settings.allowed_origins
+    headers = {"access-control-allow-origin": origin, "access-control-expose-headers": ", ".join(_MAY_READ)}
+    return {
+        "response_headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"} for key, value in headers.items()
+        ]
+    }

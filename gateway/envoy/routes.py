@@ -13,7 +13,7 @@ from typing import Any
 from gateway.contract.model import Contract
 from gateway.envoy.clusters import Arm, Protocol, alias_name, physical_name
 from gateway.envoy.context import Kind, context_id, contexts_by_id, no_tensors, tensors_context
-from gateway.envoy.cors import cors_policy
+from gateway.envoy.cors import cors_of_refusals, cors_policy
 from gateway.envoy.mirror import mirror_key, mirror_policy
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json, LeaseKeys
@@ -82,6 +82,7 @@ def model_route_configuration(
                 "routes": routes,
                 "retry_policy": _retry_policy(Protocol.GRPC),
                 **({"typed_per_filter_config": cors} if (cors := cors_policy(settings)) else {}),
+                **cors_of_refusals(settings),
             }
         ],
         "request_headers_to_remove": [HASH_HEADER],

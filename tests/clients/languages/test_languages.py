@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import onnx
 import pytest
 
 from tests import models
@@ -18,12 +19,20 @@ SLOW = 20_000
 """Rounds of work for a large input: seconds, on any machine."""
 
 
+def labelled(rounds: int) -> bytes:
+    """`slow_on_large_input` with the place of the largest value as its label, so that feedback has what to refer to."""
+    made = onnx.load_from_string(models.slow_on_large_input(rounds))
+    made.graph.node.append(onnx.helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0))
+    made.graph.output.append(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"]))
+    return bytes(made.SerializeToString())
+
+
 @pytest.fixture(scope="module")
 def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
     """Version 1 is stable, version 2 has half of the traffic."""
     with running(tmp_path_factory.mktemp("penstock"), more_flags=("--allow-origin", "*")) as started:
-        started.deploy_live(MODEL, models.slow_on_large_input(SLOW))
-        started.deploy(MODEL, models.slow_on_large_input(SLOW + 1), spec=HALF)
+        started.deploy_live(MODEL, labelled(SLOW))
+        started.deploy(MODEL, labelled(SLOW + 1), spec=HALF)
         until = time.monotonic() + 60
         while started.rollout(MODEL)["state"] != "step":
             assert time.monotonic() < until, started.rollout(MODEL)
