@@ -59,15 +59,14 @@ def cors_policy(settings: EnvoySettings) -> Json:
 
 
 def cors_of_refusals(settings: EnvoySettings) -> Json:
-    """Fields of a virtual host that let pages read its direct responses, which Envoy's filter passes by.
+    """Fields of a virtual host that let pages of any origin read its direct responses, which Envoy's filter passes by.
 
-    They are constant, so they cannot follow the caller's origin: with several allowed origins, pages see such a refusal
-    (an unknown version) as a failed fetch without its reason.
+    They are constant, so they cannot follow the caller's origin: where only some origins are allowed, their pages see
+    such a refusal (an unknown version) as a failed fetch without its reason.
     """
-    if len(settings.allowed_origins) != 1:
+    if settings.allowed_origins != ("*",):
         return {}
-    (origin,) = settings.allowed_origins
-    headers = {"access-control-allow-origin": origin, "access-control-expose-headers": ", ".join(_MAY_READ)}
+    headers = {"access-control-allow-origin": "*", "access-control-expose-headers": ", ".join(_MAY_READ)}
     return {
         "response_headers_to_add": [
             {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"} for key, value in headers.items()
