@@ -49,6 +49,7 @@ from gateway.stack.ports import InternalPorts
 from gateway.upkeep import Upkeep
 from rollout.clock import SystemClock
 from rollout.controller import Controller
+from rollout.evidence.chosen import Chosen, without_prometheus
 from rollout.evidence.combine import Combined
 from rollout.evidence.envoy import EnvoyEvidence
 from rollout.evidence.feedback import FeedbackDesk, FeedbackEvidence
@@ -56,6 +57,8 @@ from rollout.evidence.feedback_store import FeedbackStore
 from rollout.evidence.mirror.labels import PairedLabelStore
 from rollout.evidence.mirror.source import MirrorEvidence
 from rollout.evidence.mirror.wire import Pair
+from rollout.evidence.prometheus import PrometheusEvidence
+from rollout.evidence.subject import Subject
 from rollout.journal import Journal
 from rollout.settings import ControllerSettings
 
@@ -97,6 +100,7 @@ class Control:
     public: FastAPI
     grpc_server: grpc.aio.Server
     mirror: MirrorEvidence
+    _prometheus: PrometheusEvidence
     _evidence: EnvoyEvidence
     _envoy_admin: httpx.AsyncClient
     _server: InferenceServer
@@ -108,6 +112,7 @@ class Control:
         await self.desk.close()
         await self._evidence.aclose()
         await self.mirror.aclose()
+        await self._prometheus.aclose()
         await self._envoy_admin.aclose()
         await self._server.close()
         for connection in self._connections:
@@ -144,23 +149,32 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     metrics = Metrics(registry=registry, serving=serving, desk=desk, active=lambda: controller.active())
     evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
 
+    def subject(line: str) -> Subject | None:
+        return controller.subject(line)
+
     def mirrored() -> Sequence[Pair]:
         shares = routing.mirrors()
-        return pairs(routing.state(), shares, controller.subject) if any(shares.values()) else ()
+        return pairs(routing.state(), shares, subject) if any(shares.values()) else ()
 
+    prometheus = PrometheusEvidence(subject=subject, clock=clock)
     mirror = MirrorEvidence(
         evaluator=Address(LOOPBACK, ports.mirror), wanted=mirrored, desk=desk, labels=paired_labels, clock=clock
     )
     controller = Controller(
         serving=serving,
         routing=routing,
-        evidence=Combined(LineEvidence(Combined(evidence, FeedbackEvidence(desk=desk, clock=clock))), mirror),
+        evidence=Combined(
+            Chosen(LineEvidence(evidence), subject=subject, listens=without_prometheus),
+            prometheus,
+            LineEvidence(FeedbackEvidence(desk=desk, clock=clock)),
+            mirror,
+        ),
         journal=Journal(connection),
         clock=clock,
         settings=ControllerSettings(lease_ttl_s=settings.lease_ttl_s),
         checks=(
             ContractCheck(registry=registry),
-            GoldenCheck(registry=registry, server=server, store=golden, subject=lambda line: controller.subject(line)),
+            GoldenCheck(registry=registry, server=server, store=golden, subject=subject),
         ),
         on_change=metrics.on_change,
     )
@@ -228,6 +242,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         public=public_app(registry=registry, desk=desk, authority=f"{settings.host}:{settings.port}"),
         grpc_server=grpc_server,
         mirror=mirror,
+        _prometheus=prometheus,
         _evidence=evidence,
         _envoy_admin=admin_client,
         _server=server,

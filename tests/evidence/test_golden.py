@@ -38,8 +38,6 @@ class TestFile:
     def test_every_line_that_is_wrong_is_told(self) -> None:
         wrong = ["{", '{"inputs": {"x": [1]}}', line(1.0, None), "[]", '{"inputs": {}, "label": 1}']
         text = "\n".join([line(1.0, 1), *wrong])
-            [line(1.0, 1), "{", '{"inputs": {"x": [1]}}', line(1.0, None), "[]", '{"inputs": {}, "label": 1}']
-        )
         with pytest.raises(BadGoldenFile) as bad:
             read_golden(text.encode())
         assert [problem.split(":")[0] for problem in bad.value.problems] == [f"line {n}" for n in (2, 3, 4, 5, 6)]
