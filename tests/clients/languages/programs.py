@@ -122,7 +122,7 @@ def _program(command: list[str], folder: Path, penstock: Penstock) -> Ask:
     return ask
 
 
-def _build(*command: str, cwd: Path) -> None:
+def build(*command: str, cwd: Path) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=BUILD_S, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
 
@@ -149,42 +149,42 @@ def python_grpc(penstock: Penstock, _: Path) -> Iterator[Ask]:
 @contextmanager
 def cpp(penstock: Penstock, folder: Path) -> Iterator[Ask]:
     project = _exported("cpp", penstock, folder)
-    _build("cmake", "-B", "build", cwd=project)
-    _build("cmake", "--build", "build", cwd=project)
+    build("cmake", "-B", "build", cwd=project)
+    build("cmake", "--build", "build", cwd=project)
     yield _program(["build/example"], project, penstock)
 
 
 @contextmanager
 def java(penstock: Penstock, folder: Path) -> Iterator[Ask]:
     project = _exported("java", penstock, folder)
-    _build("sh", "debian.sh", cwd=project)
+    build("sh", "debian.sh", cwd=project)
     yield _program(["build/run"], project, penstock)
 
 
 @contextmanager
 def node(penstock: Penstock, folder: Path) -> Iterator[Ask]:
-    project = _typescript(penstock, folder)
-    _build("npm", "run", "build", cwd=project)
+    project = typescript_project(penstock, folder)
+    build("npm", "run", "build", cwd=project)
     yield _program(["node", "dist/example.js"], project, penstock)
 
 
 @contextmanager
 def chromium(penstock: Penstock, folder: Path) -> Iterator[Ask]:
-    project = _typescript(penstock, folder)
-    _build("npm", "run", "bundle", cwd=project)
+    project = typescript_project(penstock, folder)
+    build("npm", "run", "bundle", cwd=project)
     with _Page(project / "dist/browser.js", penstock.url) as page:
         yield page.ask
 
 
-def _typescript(penstock: Penstock, folder: Path) -> Path:
+def typescript_project(penstock: Penstock, folder: Path) -> Path:
     """As its README says, with the client packed from this checkout."""
     project = _exported("typescript", penstock, folder)
     source = folder / "penstock-client"
     shutil.copytree(ROOT / "clients/typescript", source, ignore=shutil.ignore_patterns("node_modules", "dist"))
-    _build("npm", "ci", cwd=source)
-    _build("npm", "pack", "--pack-destination", str(folder), cwd=source)
-    _build("npm", "install", str(folder / "penstock-client-0.1.0.tgz"), cwd=project)
-    _build("npm", "run", "generate", cwd=project)
+    build("npm", "ci", cwd=source)
+    build("npm", "pack", "--pack-destination", str(folder), cwd=source)
+    build("npm", "install", str(folder / "penstock-client-0.1.0.tgz"), cwd=project)
+    build("npm", "run", "generate", cwd=project)
     return project
 
 
