@@ -6,24 +6,50 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rollout.journal import Kind, Record, RolloutRow
+from rollout.judge.settings import Metric
 from rollout.judge.verdict import MetricReport, Verdict, evidence_words, percent_words
 from rollout.machine import VERBS, Event, Progress, State
 from rollout.ports import FULL_WEIGHT
 from rollout.records import verdict_from_json
 
+_UNITS = {
+    Metric.ERRORS: "requests",
+    Metric.LATENCY: "answers",
+    Metric.ACCURACY: "labelled answers",
+    Metric.REWARD: "rewarded answers",
+    Metric.DRIFT: "predictions",
+    Metric.PAIRED_ERRORS: "pairs",
+    Metric.PAIRED_ACCURACY: "labelled pairs",
+    Metric.PAIRED_LATENCY: "pairs",
+    Metric.AGREEMENT: "pairs",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class MetricLine:
-    """One metric at the moment of a change. `decided`: it alone gave the verdict."""
+    """One metric at the moment of a change, in words and numbers.
+
+    `decided`: the verdict hung on it: the metric that showed harm, or the last to show safety. Counts are in `unit`.
+    Evidence is log e-values; `budget` is the chance of a false rollback that the metric may spend, `chance` the most
+    that evidence of harm this strong has when there is none. `margin` is None when nothing was asked.
+    """
 
     metric: str
     words: str
     decided: bool
+    unit: str
+    report: MetricReport
+    budget: float
+    chance: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "report": self.report.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +57,9 @@ class Chapter:
     """One change of state, and what was seen since the one before.
 
     `after_s` counts from the rollout's creation; `weight_bp` is the candidate's share from here on. `by` is set when
-    it was an operator's word, which no evidence stands behind. `ticks` were judged before it, `missing` of them had
-    no telemetry, and `why_missing` gives the last reason.
+    it was an operator's word, which no evidence stands behind. `decided_by` names what the verdict hung on: a metric,
+    guardrail, ceiling, readiness, deadline, gate or an operator. `ticks` were judged before it; `missing` counts
+    those without telemetry by their reason.
     """
 
     after_s: float
@@ -42,11 +69,24 @@ class Chapter:
     weight_bp: int
     reason: str
     by: str = ""
+    decided_by: str = ""
     metrics: tuple[MetricLine, ...] = ()
     ticks: int = 0
-    missing: int = 0
-    why_missing: str = ""
+    missing: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def account(self) -> tuple[str, ...]:
+        """What the decision rests on, in sentences."""
+        said: list[str] = []
+        if self.by:
+            said.append("an operator's word: no evidence was asked for")
+        elif self.decided_by:
+            said.append(f"decided by: {self.decided_by}")
+        if self.ticks:
+            gaps = "; ".join(f"{count:,} without telemetry ({why})" for why, count in self.missing.items())
+            said.append(f"judged {self.ticks:,} ticks" + (f", of which {gaps}" if gaps else ", none without telemetry"))
+        return (*said, *(f"note: {note}" for note in self.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +99,10 @@ class Explanation:
     chapters: tuple[Chapter, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        for shown, chapter in zip(value["chapters"], self.chapters, strict=True):
+            shown["metrics"] = [line.to_json() for line in chapter.metrics]
+        return value
 
     def lines(self) -> list[str]:
         """The story as plain text, one line each."""
@@ -76,13 +119,7 @@ def explain(row: RolloutRow, records: Sequence[Record]) -> Explanation:
     for record in records:
         match record.kind:
             case Kind.TICK:
-                why = record.body.get("missing", "")
-                since = replace(
-                    since,
-                    ticks=since.ticks + 1,
-                    missing=since.missing + bool(why),
-                    why_missing=why or since.why_missing,
-                )
+                since = replace(since, ticks=since.ticks + 1, missing=_counted(since.missing, record.body))
             case Kind.NOTE:
                 since = replace(since, notes=(*since.notes, record.body["text"]))
             case Kind.TRANSITION:
@@ -96,8 +133,10 @@ def explain(row: RolloutRow, records: Sequence[Record]) -> Explanation:
 
 def _chapter(row: RolloutRow, record: Record, progress: Progress, before: Progress, since: Chapter) -> Chapter:
     event = Event(record.body["event"])
-    judged = event in (Event.ADVANCE, Event.HARM) or (event in VERBS and before.step >= 0)
+    judged = event in (Event.ADVANCE, Event.HARM, Event.GATE_OPENED) or (event in VERBS and before.step >= 0)
     verdict = verdict_from_json(record.body["verdict"]) if judged and record.body["verdict"] else None
+    metrics = _metrics(verdict, event)
+    by = (record.body["by"] or "an operator") if event in VERBS else ""
     return replace(
         since,
         after_s=record.at - row.created_at,
@@ -106,31 +145,74 @@ def _chapter(row: RolloutRow, record: Record, progress: Progress, before: Progre
         step=progress.step + 1,
         weight_bp=FULL_WEIGHT if progress.state is State.PROMOTED else progress.lease_bp,
         reason=record.body["reason"],
-        by=(record.body["by"] or "an operator") if event in VERBS else "",
-        metrics=_metrics(verdict, event),
+        by=by,
+        decided_by="" if by else _decided_by(event, record.body["reason"], metrics),
+        metrics=metrics,
     )
+
+
+def _counted(missing: Mapping[str, int], tick: Mapping[str, Any]) -> Mapping[str, int]:
+    why = tick.get("missing", "")
+    return {**missing, why: missing.get(why, 0) + 1} if why else missing
+
+
+def _decided_by(event: Event, reason: str, metrics: Sequence[MetricLine]) -> str:
+    match event:
+        case Event.HARM | Event.ADVANCE:
+            # A guardrail or a ceiling is no metric of its own; the reason begins with its name.
+            named = next((line.metric for line in metrics if line.decided), "")
+            return named or reason.partition(":")[0]
+        case Event.LOST | Event.NOT_READY | Event.READY:
+            return "readiness"
+        case Event.DEADLINE:
+            return "the deadline of the spec"
+        case Event.GATE_OPENED:
+            return "a gate of the spec"
+        case _:
+            return ""
 
 
 def _metrics(verdict: Verdict | None, event: Event) -> tuple[MetricLine, ...]:
     if verdict is None:
         return ()
-    harmful = [report for report in verdict.metrics if report.harmful]
-    deciding = max(harmful, key=lambda r: r.harm_log_e - r.harm_log_needed) if harmful else None
+    deciding = _deciding(verdict, event)
     return tuple(
-        MetricLine(report.metric.value, _numbers(report), event is Event.HARM and report is deciding)
+        MetricLine(
+            metric=report.metric.value,
+            words=_numbers(report),
+            decided=report is deciding,
+            unit=_UNITS[report.metric],
+            report=report,
+            budget=math.exp(-report.harm_log_needed),
+            chance=min(1.0, math.exp(-min(report.harm_log_e, 700.0))),
+        )
         for report in verdict.metrics
     )
 
 
+def _deciding(verdict: Verdict, event: Event) -> MetricReport | None:
+    harmful = [report for report in verdict.metrics if report.harmful]
+    asked = [report for report in verdict.metrics if report.margin is not None]
+    if event is Event.HARM and harmful:
+        return max(harmful, key=lambda report: report.harm_log_e - report.harm_log_needed)
+    if event is Event.ADVANCE and asked:
+        return min(asked, key=lambda report: report.safe_log_e - report.safe_log_needed)
+    return None
+
+
 def _numbers(report: MetricReport) -> str:
+    unit = _UNITS[report.metric]
     words = (
-        f"candidate {report.canary_bad:,.0f} of {report.canary_total:,.0f} ({percent_words(report.canary_rate)}), "
-        f"stable {report.stable_bad:,.0f} of {report.stable_total:,.0f} ({percent_words(report.stable_rate)}); "
-        f"harm: {evidence_words(report.harm_log_e, report.harm_log_needed)}"
+        f"candidate {report.canary_bad:,.0f} of {report.canary_total:,.0f} {unit} "
+        f"({percent_words(report.canary_rate)}), stable {report.stable_bad:,.0f} of {report.stable_total:,.0f} "
+        f"({percent_words(report.stable_rate)}); harm: {evidence_words(report.harm_log_e, report.harm_log_needed)} "
+        f"(budget {percent_words(math.exp(-report.harm_log_needed))})"
     )
     if report.margin is not None:
         shown = evidence_words(report.safe_log_e, report.safe_log_needed)
-        words += f"; within margin {report.margin:g}: {shown}"
+        words += (
+            f"; within margin {report.margin:g}: {shown} (budget {percent_words(math.exp(-report.safe_log_needed))})"
+        )
     if report.phi > 1.0:
         words += f"; noise counted {report.phi:.2f} times"
     return words
@@ -141,11 +223,5 @@ def _told(chapter: Chapter) -> list[str]:
     place = f"{chapter.state.value} {chapter.step}" if chapter.state is State.STEP else chapter.state.value
     reason = f": {chapter.reason}" if chapter.reason else ""
     told = [f"+{chapter.after_s:,.0f} s  {said} -> {place}, weight {chapter.weight_bp / 100:g} %{reason}"]
-    if chapter.by:
-        told.append("    an operator's word: no evidence was asked for")
     told += [f"    {'* ' if line.decided else ''}{line.metric}: {line.words}" for line in chapter.metrics]
-    if chapter.ticks:
-        gaps = f", {chapter.missing} without telemetry ({chapter.why_missing})" if chapter.missing else ""
-        told.append(f"    judged {chapter.ticks:,} ticks{gaps}")
-    told += [f"    note: {note}" for note in chapter.notes]
-    return told
+    return told + [f"    {words}" for words in chapter.account]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from rollout.judge import Flow, Forecast, Stage, forecast
 from rollout.judge.verdict import Decision as Ruling
 from rollout.judge.verdict import MetricReport
 from rollout.judgement import Judgement
@@ -21,9 +22,17 @@ STABLE, CANDIDATE = 1, 2
 LONGEST_S = 24 * 3600.0
 _OBSERVED = {Ruling.ADVANCE: Event.ADVANCE, Ruling.ROLL_BACK: Event.HARM}
 
+_AT_ONCE = frozenset({State.LOADING, State.CHECKING, State.ROLLING_BACK, State.PROMOTING})
+"""States that take no time without servers and routes."""
+
 
 class Traffic(Protocol):
     """Requests as they would come, for versions `STABLE` and `CANDIDATE`."""
+
+    @property
+    def flow(self) -> Flow:
+        """The same in figures, for the forecast."""
+        ...
 
     def tick(self, at: float, weight_bp: int) -> Tick:
         """The next stretch of traffic, with `weight_bp` basis points of it on the candidate."""
@@ -57,6 +66,26 @@ class Rehearsal:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class StepForecast:
+    """What the judge expects of one step (from 1) at this traffic, before it begins."""
+
+    step: int
+    weight_bp: int
+    forecast: Forecast
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "weight_bp": self.weight_bp, **self.forecast.to_json()}
+
+
+def forecasts(spec: RolloutSpec, flow: Flow) -> tuple[StepForecast, ...]:
+    settings, weights = spec.judge_settings(), spec.weights_bp
+    return tuple(
+        StepForecast(index + 1, weight, forecast(settings, Stage.of(index, len(weights)), weight, flow))
+        for index, weight in enumerate(weights)
+    )
 
 
 def rehearse(spec: RolloutSpec, traffic: Traffic, *, limit_s: float = LONGEST_S) -> Rehearsal:
@@ -94,7 +123,12 @@ class _Course:
     def happens(self, event: Event, reason: str) -> None:
         new = decide(self.plan, self.progress, Happening(event, self.at, reason)).progress
         self.judgement.enter(self.progress, new, self.at)
-        if (new.state, new.step, new.lease_bp) != (self.progress.state, self.progress.step, self.progress.lease_bp):
+        changed = (new.state, new.step, new.lease_bp) != (
+            self.progress.state,
+            self.progress.step,
+            self.progress.lease_bp,
+        )
+        if changed and new.state not in _AT_ONCE:
             weight = FULL_WEIGHT if new.state is State.PROMOTED else new.lease_bp
             self._moments.append(Moment(self.at, new.state, new.step + 1, weight, new.reason))
         self.progress = new

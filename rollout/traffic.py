@@ -15,6 +15,7 @@ import numpy as np
 
 from rollout.evidence.envoy_counts import latency_limits_us
 from rollout.journal import Kind, Record, RolloutRow
+from rollout.judge import Flow
 from rollout.ports import FULL_WEIGHT, ArmCounts, Tick
 from rollout.records import Tally, tick_from_json
 from rollout.rehearsal import CANDIDATE, STABLE
@@ -47,6 +48,11 @@ class Described:
         self._edges_us = latency_limits_us()
         self._answers = {STABLE: stable, CANDIDATE: candidate}
         self._buckets = {version: _buckets(answers, self._edges_us) for version, answers in self._answers.items()}
+
+    @property
+    def flow(self) -> Flow:
+        like = self._answers[STABLE]
+        return Flow(self._rps, like.errors, like.labelled, like.wrong)
 
     def tick(self, at: float, weight_bp: int) -> Tick:
         share = weight_bp / FULL_WEIGHT
@@ -86,8 +92,14 @@ class Recorded:
                 whole = whole.plus(tick)
         if not any(arm.requests for arm in whole.arms.values()):
             raise ValueError(f"rollout {row.id} of {row.model}: expected recorded requests, found none")
-        self.seconds = sum(tick.seconds for tick in ticks)
-        self.requests = sum(arm.requests for arm in whole.arms.values())
+        seconds = sum(tick.seconds for tick in ticks)
+        stable = whole.arms.get(row.stable, ArmCounts())
+        self.flow = Flow(
+            rps=sum(arm.requests for arm in whole.arms.values()) / seconds,
+            error_rate=stable.bad / max(stable.requests, 1),
+            labels=stable.labelled / max(stable.requests, 1),
+            wrong_rate=stable.wrong / max(stable.labelled, 1),
+        )
         self._versions = {STABLE: row.stable, CANDIDATE: row.candidate}
         self._whole, self._ticks = whole, cycle(ticks)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.golden import GoldenFile, spec_text
+from gateway.cli.rollout_journal import plan, replay, report
 from gateway.cli.session import Session, checked
 from gateway.cli.watch import finish, follow, verdict, view
 
@@ -26,7 +27,9 @@ def add_to(app: typer.Typer) -> None:
     commands = typer.Typer(
         no_args_is_help=True, help="Move callers from one version to the next: start, watch, steer, explain."
     )
-    for command in (start, status, watch, pause, resume, promote, abort, undo, retry, history, explain):
+    for command in (
+        start, status, watch, pause, resume, promote, abort, undo, retry, history, explain, report, replay, plan
+    ):  # fmt: skip
         commands.command(command.__name__)(command)
     app.add_typer(commands, name="rollout")
 

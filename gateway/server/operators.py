@@ -293,6 +293,11 @@ def _rollouts(registry: Registry, controller: Controller) -> APIRouter:
         explanation = controller.explain(rollout)
         return JSONResponse({**explanation.to_json(), "lines": explanation.lines()})
 
+    @router.get("/rollouts/{rollout}/journal", responses={200: {"content": {NDJSON: {}}}})
+    async def journal(rollout: Annotated[int, Path(ge=1, le=MAX_VERSION)]) -> StreamingResponse:
+        """The rollout's whole journal, one record per line: to replay, draw or rehearse it anywhere."""
+        return StreamingResponse(controller.journal(rollout), media_type=NDJSON)
+
     @router.get("/rollouts/{rollout}/watch", responses={200: {"content": {NDJSON: {}}}})
     async def watch(rollout: Annotated[int, Path(ge=1, le=MAX_VERSION)]) -> StreamingResponse:
         """The rollout's status now and after every turn, one per line, until it is decided."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import zlib
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,8 +141,8 @@ class Play:
         if run is None:
             return
         place = run.progress.resume if run.progress.state is State.PAUSED else run.progress.state
-        answers: Mapping[State | None, Event] = {"act succeeds": SUCCESS, "act fails": FAILURE}.get(what, {})
-        event = OBSERVED.get(what) or answers.get(place)
+        answers = {"act succeeds": SUCCESS, "act fails": FAILURE}.get(what, {})
+        event = OBSERVED.get(what) or (None if place is None else answers.get(place))
         if event is not None:
             self.fleet.apply(run, event, what)
 
@@ -224,7 +224,9 @@ def explore(depth: int) -> Iterator[int]:
         for _ in range(depth):
             following: list[tuple[Key, Seen]] = []
             for expected, seen in frontier:
-                assert_restart_is_safe(Play(seen.image, seen.seconds, loop), expected)
+                restarted = Play(seen.image, seen.seconds, loop)
+                assert_restart_is_safe(restarted, expected)
+                restarted.connection.close()
                 for what in HAPPENINGS:
                     play = Play(seen.image, seen.seconds, loop)
                     play.looked()
@@ -240,6 +242,8 @@ def explore(depth: int) -> Iterator[int]:
                         assert_has_an_end(play)
                     except AssertionError as error:
                         raise AssertionError(f"after {', '.join([*seen.word, what])}: {error}") from error
+                    finally:
+                        play.connection.close()
             yield len(following)
             frontier = following
     finally:
