@@ -69,6 +69,7 @@ class AdsServer:
         self._lingering: Json = {}
         self._lease_end = 0.0
         self._lease_sequence = 1
+        self._runtime_made: Resource | None = None
         self._wired: dict[tuple[TypeUrl, str], Any] = {}
         self._streams: dict[EnvoyStream, asyncio.Event] = {}
         self._news = asyncio.Condition()
@@ -147,7 +148,7 @@ class AdsServer:
         sequence, version = self._lease_sequence, self._runtime_resource().version
         if not self.connected:
             raise NotConnected("no Envoy is connected to take the canary weights; is Envoy running?")
-        await self._wait_until(lambda: all(stream.renewed(sequence) for stream in self._streams), timeout_s)
+        await self._wait_until(self._of_all(lambda stream: stream.renewed(sequence)), timeout_s)
         for stream in self._streams:
             rejection = stream.runtime_rejection(version)
             if rejection is not None:
@@ -181,20 +182,26 @@ class AdsServer:
         self._weights, self._mirrors = dict(weights), dict(mirrors)
         self._lease_end = lease_end
         self._lease_sequence += 1
+        self._runtime_made = None
         for wake in self._streams.values():
             wake.set()
 
     def _runtime_resource(self) -> Resource:
-        return Resource.of(TypeUrl.RUNTIME, {"name": RUNTIME_LAYER, "layer": self._lingering | self._layer()})
+        """The runtime layer; made once per renewal, not once per Envoy."""
+        if self._runtime_made is None:
+            layer = self._lingering | self._layer()
+            self._runtime_made = Resource.of(TypeUrl.RUNTIME, {"name": RUNTIME_LAYER, "layer": layer})
+        return self._runtime_made
 
     def _runtime(self) -> ServedRuntime:
         """The runtime layer with what is left of the lease. A control plane that was frozen past it sends none."""
         left_s = self._lease_end - self._monotonic()
-        if left_s <= 0:
+        if left_s <= 0 and self._runtime_resource().body["layer"]:
             self._weights, self._mirrors, self._lingering = {}, {}, {}
+            self._runtime_made = None
         resource = self._runtime_resource()
-        wired = to_wire(resource, ttl_s=left_s if resource.body["layer"] else None)
-        return ServedRuntime(wired, resource.version, self._lease_sequence)
+        ttl_s = left_s if resource.body["layer"] else None
+        return ServedRuntime(self._wire(resource), resource.version, self._lease_sequence, ttl_s)
 
     def _wire(self, resource: Resource) -> Any:
         key = resource.type_url, resource.name
@@ -209,9 +216,24 @@ class AdsServer:
         }
 
     async def _settle(self, timeout_s: float) -> None:
-        await self._wait_until(
-            lambda: bool(self._streams) and all(stream.settled(self._served) for stream in self._streams), timeout_s
-        )
+        settled = self._of_all(lambda stream: stream.settled(self._served))
+        await self._wait_until(lambda: bool(self._streams) and settled(), timeout_s)
+
+    def _of_all(self, condition: Callable[[EnvoyStream], bool]) -> Callable[[], bool]:
+        """Whether it is true of every connected Envoy; asked at each news, which must not cost a look at all of them.
+
+        So one is waited for at a time, and when none is left, all are looked at again.
+        """
+        waiting: list[EnvoyStream] = []
+
+        def met() -> bool:
+            while waiting and (waiting[-1] not in self._streams or condition(waiting[-1])):
+                waiting.pop()
+            if not waiting:
+                waiting.extend(stream for stream in self._streams if not condition(stream))
+            return not waiting
+
+        return met
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -51,11 +52,15 @@ def _differing(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> froz
 
 @dataclass(frozen=True, slots=True)
 class ServedRuntime:
-    """The runtime layer as it goes onto the stream now. `sequence` changes with each renewal of the lease."""
+    """The runtime layer as it goes onto the stream now. `sequence` changes with each renewal of the lease.
+
+    `resource` is the same for every Envoy; `ttl_s` is what is left of the lease when it is sent, None without a lease.
+    """
 
     resource: Any
     version: str
     sequence: int
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,9 @@ class _Subscription:
         if served.changed is not None and self.generation == served.generation - 1:
             self.open |= served.changed[type_url]
         else:
-            self.open = {*served.resources[type_url], *self.names, *self.held}
+            wanted = served.resources[type_url]
+            outdated = {name for name, resource in wanted.items() if self.held.get(name) != resource.version}
+            self.open = outdated | (self.names - wanted.keys()) | (self.held.keys() - wanted.keys())
         self.generation = served.generation
 
     def wants(self, name: str) -> bool:
@@ -129,7 +136,8 @@ class EnvoyStream:
             type_url = TypeUrl(request.type_url)
         except ValueError:
             return
-        self._idle_at = -1
+        if type_url is not TypeUrl.RUNTIME:  # renewals are acknowledged each second, and change nothing else
+            self._idle_at = -1
         first = type_url not in self._subscriptions
         subscription = self._subscriptions.setdefault(type_url, _Subscription())
         self._subscribe(subscription, request, first=first)
@@ -180,11 +188,13 @@ class EnvoyStream:
         return subscription.rejected if subscription else {}
 
     def _subscribe(self, subscription: _Subscription, request: Any, *, first: bool) -> None:
-        subscribe = set(request.resource_names_subscribe)
+        # Interned, so that a fleet's streams share the names of thousands of models instead of each having its own.
+        subscribe = set(map(intern, request.resource_names_subscribe))
         if first:
             subscription.wildcard = not subscribe or "*" in subscribe
             # What it holds from before a reconnect, or from another control plane.
-            subscription.held.update(request.initial_resource_versions)
+            held = request.initial_resource_versions
+            subscription.held.update((intern(name), intern(version)) for name, version in held.items())
             subscription.generation = -1
         elif "*" in subscribe:
             subscription.wildcard = True
@@ -235,6 +245,8 @@ class EnvoyStream:
             return None
         # Always the whole resource: a heartbeat without it is refused for ever once the resource has lapsed.
         response = self._response(TypeUrl.RUNTIME, [runtime.resource])
+        if runtime.ttl_s is not None:
+            response.resources[0].ttl.FromNanoseconds(int(runtime.ttl_s * 1e9))
         versions = {runtime.resource.name: runtime.version}
         subscription.sent = _Sent(response.nonce, versions, sequence=runtime.sequence)
         return response
@@ -255,14 +267,14 @@ class EnvoyStream:
             changed = self._changed(subscription, [wanted[name] for name in unsettled if name in wanted])
             absent = [name for name in unsettled if name not in wanted and name not in subscription.held]
             if changed or absent:
-                return self._send(type_url, subscription, [wire(r) for r in changed], absent)
+                return self._send(type_url, subscription, changed, absent, wire)
         for type_url in _REMOVALS:
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
                 continue
             gone = [n for n in _unsettled(subscription, type_url, served) if n not in served.resources[type_url]]
             if gone:
-                return self._send(type_url, subscription, [], gone)
+                return self._send(type_url, subscription, [], gone, wire)
         self._idle_at = served.generation
         return None
 
@@ -271,8 +283,15 @@ class EnvoyStream:
         alone = [r for r in changed if r.name in subscription.suspects]
         return alone[:1] or changed[:BATCH]
 
-    def _send(self, type_url: TypeUrl, subscription: _Subscription, resources: list[Any], removed: list[str]) -> Any:
-        response = self._response(type_url, resources, removed)
+    def _send(
+        self,
+        type_url: TypeUrl,
+        subscription: _Subscription,
+        resources: list[Resource],
+        removed: list[str],
+        wire: Wire,
+    ) -> Any:
+        response = self._response(type_url, [wire(resource) for resource in resources], removed)
         subscription.sent = _Sent(response.nonce, {r.name: r.version for r in resources}, frozenset(removed))
         return response
 

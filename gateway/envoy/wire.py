@@ -28,8 +28,8 @@ _MESSAGES: dict[TypeUrl, Any] = {
 }
 
 
-def to_wire(resource: Resource, ttl_s: float | None = None) -> Any:
-    """The resource as an `envoy.service.discovery.v3.Resource`, with a time to live in seconds if given.
+def to_wire(resource: Resource) -> Any:
+    """The resource as an `envoy.service.discovery.v3.Resource`.
 
     Raises ValueError with the field's name for a body that is not a message of its type.
     """
@@ -41,6 +41,4 @@ def to_wire(resource: Resource, ttl_s: float | None = None) -> Any:
     wrapped = discovery_pb2.Resource(name=resource.name, version=resource.version)
     wrapped.resource.type_url = resource.type_url.value
     wrapped.resource.value = cast(bytes, message.SerializeToString(deterministic=True))
-    if ttl_s is not None:
-        wrapped.ttl.FromNanoseconds(int(ttl_s * 1e9))
     return wrapped

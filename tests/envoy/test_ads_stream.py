@@ -29,7 +29,7 @@ def served(generation: int, **names: list[str]) -> Served:
 
 def runtime(sequence: int, **layer: int) -> ServedRuntime:
     resource = Resource.of(RUNTIME, {"name": "penstock", "layer": layer})
-    return ServedRuntime(to_wire(resource, ttl_s=3.0), resource.version, sequence)
+    return ServedRuntime(to_wire(resource), resource.version, sequence, ttl_s=3.0)
 
 
 class FakeEnvoy:

@@ -1,4 +1,4 @@
-"""CPU time of a process from /proc: what its threads used, and how long they waited for a core that others had."""
+"""A process from /proc: what its threads used, how long they waited for a core that others had, and its memory."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def process_time(pid: int) -> ThreadTime:
     except OSError as error:
         raise NoAccounting(f"no CPU time of process {pid}: {error}. Needs Linux with CONFIG_SCHED_INFO") from error
     return total
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process, shared pages included."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024

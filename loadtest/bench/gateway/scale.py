@@ -11,32 +11,21 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import httpx
 
-from adapters.triton.client import Triton
-from gateway.contract.derive import derive
-from gateway.database import open_database
-from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
-from gateway.envoy.data_plane import EnvoyDataPlane
-from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.yaml_config import bootstrap_yaml
-from gateway.limits import LimitPolicy
-from gateway.registry import Registry, VersionState
-from gateway.routing import GatewayRouting
 from loadtest.bench.gateway.calls import SMALL
-from loadtest.bench.gateway.cpu import process_time
-from loadtest.bench.gateway.fronts import Front, envoy, free_settings, loopback, stub
-from rollout.clock import SystemClock
+from loadtest.bench.gateway.cpu import process_time, resident_bytes
+from loadtest.bench.gateway.fronts import Front, envoy, stub
+from loadtest.bench.gateway.plane import CANARY_OF, Plane, running_plane
 from rollout.ports import FULL_WEIGHT
 
 _SETTLE_S = 120.0
-_CANARY_OF = "m00000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +52,6 @@ class Scale:
         return _p95(self.one_more_s)
 
 
-@dataclass(slots=True)
-class _Plane:
-    registry: Registry
-    routing: GatewayRouting
-    data_plane: EnvoyDataPlane
-    ads: AdsServer
-    settings: EnvoySettings
-
-    def add(self, name: str, versions: int = 1) -> None:
-        """A model as a deployment leaves it, ready, without a file: the stub answers for all."""
-        signature = SMALL.signature
-        for number in range(1, versions + 1):
-            contract = derive(name, signature, self.registry.locked_contract(name))
-            digest = f"sha256:{name}-{number}"
-            self.registry.register(
-                model=name, number=number, digest=digest, size=0, signature=signature, contract=contract
-            )
-            self.registry.set_state(name, number, VersionState.READY)
-
-
 def measure_scale(
     *,
     models: int,
@@ -107,12 +76,9 @@ async def _measure(
     progress: Callable[[str], None],
 ) -> Scale:
     with stub(folder, (SMALL,), cpus[1]) as stubs:
-        async with _plane(folder, stubs[SMALL.name].infer) as plane:
+        async with running_plane(folder, stubs[SMALL.name].infer) as plane:
             progress(f"scale: registering {models:,} models")
-            for number in range(models):
-                name = f"m{number:05d}"
-                plane.add(name, versions=2 if name == _CANARY_OF else 1)
-                plane.registry.set_stable(name, 1)
+            plane.fill(models)
             started = time.monotonic()
             plane.data_plane.load(plane.routing.state())
             compile_s = time.monotonic() - started
@@ -141,38 +107,12 @@ async def _measure(
                         models=models,
                         compile_s=compile_s,
                         load_s=load_s,
-                        resident_bytes=_resident(front.pid),
+                        resident_bytes=resident_bytes(front.pid),
                         weight_change_s=weights.seconds,
                         weight_cpu_s=weights.cpu_s,
                         wrong_version=weights.wrong,
                         one_more_s=tuple(one_more),
                     )
-
-
-@asynccontextmanager
-async def _plane(folder: Path, server_port: int) -> AsyncIterator[_Plane]:
-    settings = free_settings()
-    connection = open_database(folder / "scale.db")
-    connection.execute("PRAGMA synchronous=OFF")  # registering thousands at once is not what is measured
-    registry = Registry(connection=connection, clock=SystemClock(), artefact_path=lambda digest: folder / digest)
-    server = Triton(name="stub", grpc=loopback(server_port), http=loopback(server_port))
-    ads = AdsServer(lease_ttl_s=settings.lease_ttl_s)
-    data_plane = EnvoyDataPlane(ads=ads, settings=settings)
-    routing = GatewayRouting(
-        registry=registry,
-        server=server,
-        data_plane=data_plane,
-        limits=LimitPolicy(ceiling_bytes=64 * 1024**2, timeout_s=30.0),
-    )
-    control = grpc.aio.server(options=SERVER_OPTIONS)
-    ads.add_to(control)
-    control.add_insecure_port(str(settings.control_grpc))
-    await control.start()
-    try:
-        yield _Plane(registry, routing, data_plane, ads, settings)
-    finally:
-        await control.stop(0)
-        connection.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,26 +122,26 @@ class _Changes:
     wrong: int
 
 
-async def _weight_changes(plane: _Plane, client: httpx.AsyncClient, front: Front, count: int) -> _Changes:
+async def _weight_changes(plane: Plane, client: httpx.AsyncClient, front: Front, count: int) -> _Changes:
     """All traffic to the candidate and back, `count` times; one request after each says whether it is in effect."""
-    await plane.routing.stage(_CANARY_OF, 2)
+    await plane.routing.stage(CANARY_OF, 2)
     seconds, wrong = [], 0
     for number in range(count):
         weight = FULL_WEIGHT if number % 2 == 0 else 0
         started = time.monotonic()
-        await plane.routing.lease({_CANARY_OF: weight})
+        await plane.routing.lease({CANARY_OF: weight})
         seconds.append(time.monotonic() - started)
-        wrong += await _version(client, _CANARY_OF) != ("2" if weight else "1")
+        wrong += await _version(client, CANARY_OF) != ("2" if weight else "1")
     # CPU apart from requests: the same number of changes alone, and an equally long time without any.
     used, took = await _cpu(front, lambda: _leases(plane, count))
     idle, _ = await _cpu(front, lambda: asyncio.sleep(took))
-    await plane.routing.withdraw(_CANARY_OF, 2)
+    await plane.routing.withdraw(CANARY_OF, 2)
     return _Changes(tuple(seconds), max(0.0, used - idle) / count, wrong)
 
 
-async def _leases(plane: _Plane, count: int) -> None:
+async def _leases(plane: Plane, count: int) -> None:
     for number in range(count):
-        await plane.routing.lease({_CANARY_OF: 1000 + number % 2})
+        await plane.routing.lease({CANARY_OF: 1000 + number % 2})
 
 
 async def _cpu(front: Front, act: Callable[[], Awaitable[None]]) -> tuple[float, float]:
@@ -211,7 +151,7 @@ async def _cpu(front: Front, act: Callable[[], Awaitable[None]]) -> tuple[float,
     return (process_time(front.pid) - before).used_ns / 1e9, time.monotonic() - started
 
 
-async def _one_more(plane: _Plane, client: httpx.AsyncClient, name: str) -> float:
+async def _one_more(plane: Plane, client: httpx.AsyncClient, name: str) -> float:
     plane.add(name)
     started = time.monotonic()
     published = asyncio.ensure_future(plane.routing.promote(name, 1))
@@ -235,12 +175,6 @@ async def _version(client: httpx.AsyncClient, name: str) -> str:
 async def _predict(client: httpx.AsyncClient, name: str) -> httpx.Response:
     headers = {"content-type": "application/json"}
     return await client.post(f"/v1/models/{name}:predict", content=SMALL.json_request(), headers=headers)
-
-
-def _resident(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
 
 
 def _p95(values: Sequence[float]) -> float:
