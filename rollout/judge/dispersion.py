@@ -27,7 +27,7 @@ buy the canary time."""
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """phi from a stable-against-stable comparison of history: scale + 2 slope x recent variance.
+    """phi from a stable-against-stable comparison of history: scale + slope x recent variance.
 
     `scale` is the ratio of observed to binomial variance over 10 s windows, `slope` how it grows with the variance of
     longer windows (both 1 and 0 when nothing is known). Variance is that of the canary's excess of errors.
@@ -37,7 +37,7 @@ class Calibration:
     slope: float = 0.0
 
     def phi(self, recent_variance: FloatArray) -> FloatArray:
-        return np.maximum(1.0, self.scale + 2.0 * self.slope * recent_variance)
+        return np.maximum(1.0, self.scale + self.slope * recent_variance)
 
 
 class OnlineDispersion(Rows):

@@ -18,8 +18,8 @@ _SLOTS = 128
 """Ticks remembered per rollout: the long window at one tick a second. Of shorter ticks only the latest fit."""
 _MIN_STABLE = {SHORT_S: 20.0, LONG_S: 5.0}
 _PRIOR_REQUESTS = 10.0
-_LEAST_RATE = 0.02
-_MIN_LOG_LIKELIHOOD = 9.0
+_LEAST_RATE = 0.01
+_MIN_LOG_LIKELIHOOD = 8.0
 _MIN_SHARE = 0.25
 _MIN_EXCESS = 3.0
 _SILENT_REQUESTS = 10

@@ -20,7 +20,7 @@ _LONG = (6, 30)
 """Windows in a minute and in five: swings that last between them show most in the one or the other."""
 _PRIOR_VARIANCE, _PRIOR_RATIO = 5.0, 1.15
 _LARGEST_SCALE = 10.0
-_MIN_LONG_VARIANCE = 5.0
+_MIN_LONG_VARIANCE, _MIN_LONG_WINDOWS = 5.0, 10
 
 GRID = 1.05
 """Latency tolerances are powers of this: 5 %, 10 %, 16 %, ..."""
@@ -30,31 +30,28 @@ _NOISE_MULTIPLE = 3.0
 def calibrate_errors(bad_a: FloatArray, n_a: FloatArray, bad_b: FloatArray, n_b: FloatArray) -> Calibration:
     """Over-dispersion of errors between two halves of stable; counts per window of `WINDOW_S`, in order of time."""
     halves = (bad_a, n_a, bad_b, n_b)
-    short_ratio, short_weight, short_mean = _variance_ratio(*halves)
-    scale = (_PRIOR_VARIANCE * _PRIOR_RATIO + short_weight * short_ratio) / (_PRIOR_VARIANCE + short_weight)
+    squares, variances = _excess(*halves)
+    weight = float(variances.sum())
+    ratio = float(squares.sum()) / weight if weight else 1.0
+    scale = (_PRIOR_VARIANCE * _PRIOR_RATIO + weight * ratio) / (_PRIOR_VARIANCE + weight)
     slope = 0.0
     for windows in _LONG:
         whole = len(bad_a) // windows * windows
-        if whole:
-            long = [part[:whole].reshape(-1, windows).sum(axis=1) for part in halves]
-            ratio, _, mean = _variance_ratio(*long)
-            if mean > _MIN_LONG_VARIANCE:
-                slope = max(slope, (ratio - short_ratio) / (mean - short_mean))
+        squares, variances = _excess(*(part[:whole].reshape(-1, windows).sum(axis=1) for part in halves))
+        enough = variances > _MIN_LONG_VARIANCE
+        if enough.sum() >= _MIN_LONG_WINDOWS:
+            # Each window by itself: in sums, a few bursts that both halves share would hide how the halves differ.
+            excess = (squares[enough] / variances[enough] - ratio) / variances[enough]
+            slope = max(slope, float(excess.mean()))
     return Calibration(scale=float(np.clip(scale, 1.0, _LARGEST_SCALE)), slope=slope)
 
 
-def _variance_ratio(
-    bad_a: FloatArray, n_a: FloatArray, bad_b: FloatArray, n_b: FloatArray
-) -> tuple[float, float, float]:
-    """Observed over Poisson variance of A's excess, the sum and the mean of the latter."""
-    total = n_a + n_b
+def _excess(bad_a: FloatArray, n_a: FloatArray, bad_b: FloatArray, n_b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Per window with requests in both halves and an error: A's excess of errors, squared, and its Poisson variance."""
     used = (n_a > 0) & (n_b > 0) & (bad_a + bad_b > 0)
-    if not used.any():
-        return 1.0, 0.0, 0.0
-    rate = (bad_a + bad_b)[used] / total[used]
-    excess = bad_a[used] - n_a[used] * rate
-    variance = n_a[used] * n_b[used] * rate / total[used]
-    return float((excess**2).sum() / variance.sum()), float(variance.sum()), float(variance.sum() / len(bad_a))
+    bad_a, n_a, bad_b, n_b = bad_a[used], n_a[used], bad_b[used], n_b[used]
+    rate = (bad_a + bad_b) / (n_a + n_b)
+    return (bad_a - n_a * rate) ** 2, n_a * n_b * rate / (n_a + n_b)
 
 
 def calibrate_latency(counts_a: FloatArray, counts_b: FloatArray, edges_us: tuple[int, ...]) -> float:

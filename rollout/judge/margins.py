@@ -137,7 +137,7 @@ class StepMargins:
 _INF = math.inf
 
 _EARLY = StepMargins(
-    errors=Margin(((300, 0.0025), (600, 0.005), (900, 0.01), (1200, 0.02), (_INF, 0.05))),
+    errors=Margin(((210, 0.0025), (480, 0.005), (900, 0.01), (1200, 0.02), (_INF, 0.05))),
     p50=Margin(((1200, 0.22), (_INF, 0.48))),
     p95=Margin(((600, 0.48), (_INF, None))),
     p99=Margin(((420, 0.48), (_INF, None))),
@@ -146,12 +146,12 @@ _EARLY = StepMargins(
 )
 
 _FINAL = StepMargins(
-    errors=Margin(((600, 0.0025), (1500, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
+    errors=Margin(((450, 0.0025), (1500, 0.004), (2100, 0.01), (2700, 0.02), (_INF, 0.05))),
     p50=Margin(((1500, 0.10), (2400, 0.22), (_INF, 0.48))),
     p95=Margin(((2400, 0.22), (4200, 0.48), (_INF, None))),
     p99=Margin(((900, 0.22), (2100, 0.48), (_INF, None))),
-    wrong_ratio=Margin(((450, 1.2), (900, 1.3), (2100, 1.5), (_INF, None))),
-    reward_ratio=Margin(((450, 1.2), (900, 1.3), (2100, 1.5), (_INF, None))),
+    wrong_ratio=Margin(((420, 1.2), (900, 1.3), (1150, 1.5), (2100, 1.75), (_INF, None))),
+    reward_ratio=Margin(((420, 1.2), (900, 1.3), (1150, 1.5), (2100, 1.75), (_INF, None))),
 )
 
 _BAKE = StepMargins(errors=Margin.fixed(0.05), p50=Margin.fixed(0.48))
