@@ -1,7 +1,8 @@
 """Recorded examples: what load tests send, and what the true answer was.
 
 A file of JSON lines, each `{"instance": {"<input>": ...}, "label": ...}` with the inputs as the typed JSON API takes
-them; `label` may be left out. Read by the Locust users; written by whoever has the data (`loadtest.demo.digits`).
+them; `label` may be left out. A golden set of a rollout is such a file too, with `inputs` for `instance`. Read by the
+Locust users; written by whoever has the data (`loadtest.demo.digits`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _parse(line: str, where: str) -> Example:
         value = json.loads(line)
     except ValueError as error:
         raise BadExamples(f"{where}: not JSON: {error}") from error
-    instance = value.get("instance") if isinstance(value, dict) else None
+    instance = value.get("instance", value.get("inputs")) if isinstance(value, dict) else None
     if not isinstance(instance, dict) or not instance:
         raise BadExamples(f'{where}: expected {{"instance": {{"<input>": ...}}, "label": ...}}')
     label = value.get("label")

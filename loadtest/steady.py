@@ -21,9 +21,11 @@ from locust import constant_throughput, events
 from locust.env import Environment
 
 from loadtest.examples import BadExamples, read_examples
-from loadtest.results import Tally
+from loadtest.pace import ClosedLoop
+from loadtest.protocols import Protocol
 from loadtest.surface import UnknownModel, WrongExample, find_model
-from loadtest.users import GrpcUser, JsonUser, Load, PredictUser
+from loadtest.tally import Tally
+from loadtest.users import GrpcUser, JsonUser, Load, PredictUser, calls_of
 
 __all__ = ["GrpcUser", "JsonUser"]
 
@@ -59,7 +61,15 @@ def _load(options: Any) -> Load:
     examples = read_examples(options.examples)
     with grpc.insecure_channel(options.host.removeprefix("http://")) as channel:
         api = find_model(channel, options.model)
-    return Load.of(api=api, examples=examples, callers=options.callers, feedback_share=options.feedback)
+    return Load(
+        calls=calls_of(examples, (Protocol.JSON, Protocol.GRPC), typed=api, infer=None),
+        examples=examples,
+        tally=Tally(),
+        callers=options.callers,
+        feedback_share=options.feedback,
+        begins=time.perf_counter(),
+        pace=ClosedLoop(),
+    )
 
 
 def _report(tally: Tally, path: Path) -> None:

@@ -24,10 +24,10 @@ import loadtest
 from loadtest.demo import digits
 from loadtest.demo.children import Child, ChildFailed, quiet_environment
 from loadtest.demo.digits import Version
-from loadtest.demo.operators import Operators, OperatorsError
 from loadtest.demo.place import OPERATORS_PORT, NotInstalled, Place, shown, tool
 from loadtest.demo.story import ACTS, DESCRIPTIONS, MODEL, Act
 from loadtest.demo.view import Line, View
+from loadtest.operators import Operators, OperatorsError
 from loadtest.results import Results
 
 READY_S, TRAFFIC_S, ROLLOUT_S = 90.0, 30.0, 240.0

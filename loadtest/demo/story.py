@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loadtest.demo.digits import FEW_SAMPLES, Version
-from loadtest.demo.operators import Rollout
+from loadtest.operators import Rollout
 
 MODEL = "digits"
 

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.demo.operators import Rollout
+from loadtest.operators import Rollout
 from loadtest.results import Results
 
 GOOD, BAD, DIM = "green", "red", "dim"

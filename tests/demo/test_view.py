@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from loadtest.demo.operators import Rollout
 from loadtest.demo.story import ACTS
 from loadtest.demo.view import Line, View
+from loadtest.operators import Rollout
 from loadtest.results import Results
 from rollout.machine import State
 from rollout.report import MetricStatus, RolloutStatus, VersionStatus

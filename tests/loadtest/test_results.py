@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.results import Failure, Results, Tally
+from loadtest.results import Failure, Results
+from loadtest.tally import Tally
 
 
 def test_requests_and_failures_are_told_apart_by_protocol_and_version() -> None:

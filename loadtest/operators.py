@@ -1,12 +1,14 @@
-"""The operators' API as the demo reads it: is the stack ready, and where does a rollout stand.
+"""The operators' API as the demo and the canary scenario use it: is the stack ready, where does a rollout stand.
 
-Deploying is done by the `penstock` command, as a user would; this is only for watching.
+The canary scenario also starts its rollout here; the demo deploys by the `penstock` command, as a user would.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -139,3 +141,31 @@ class Operators:
             raise OperatorsError(f"{self.url}{path}: {error}") from error
         rollouts = map(Rollout.from_json, response.json())
         return next((rollout for rollout in rollouts if rollout.candidate == candidate), None)
+
+    def deploy(self, model: str, artefact: Path, spec: str) -> int:
+        """Deploy a model file as the next version, which starts its rollout; the version. Raises OperatorsError.
+
+        `spec` is the rollout spec (YAML), empty for Penstock's defaults.
+        """
+        query = {"source": artefact.name, "rollout": "start", "by": "load test"} | ({"spec": spec} if spec else {})
+        content = artefact.read_bytes()
+        lines = self._post(f"/api/v1/models/{model}/versions", params=query, content=content).splitlines()
+        last: dict[str, Any] = json.loads(lines[-1])
+        if last.get("rollout") is None:
+            raise OperatorsError(f"{artefact.name} started no rollout: {last.get('message', lines[-1])}")
+        return int(last["version"])
+
+    def start(self, model: str, candidate: int, spec: str) -> None:
+        """Start the rollout of a version that is loaded. Raises OperatorsError."""
+        body = {"candidate": candidate, "by": "load test"} | ({"spec": spec} if spec else {})
+        self._post(f"/api/v1/models/{model}/rollouts", json=body)
+
+    def _post(self, path: str, **content: Any) -> str:
+        try:
+            # Loading a large model takes as long as it takes; the server says when it failed.
+            response = self._client.post(path, timeout=httpx.Timeout(10.0, read=None), **content)
+        except httpx.HTTPError as error:
+            raise OperatorsError(f"{self.url}{path}: {error}") from error
+        if not response.is_success:
+            raise OperatorsError(f"{self.url}{path}: {response.text}")
+        return response.text
