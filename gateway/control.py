@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from adapters.onnx.describe import describe
 from adapters.server import Address, InferenceServer, Served
 from adapters.triton.descriptors import inference_service_files
+from adapters.triton.model_service import add_model_service
 from gateway.adoption import AutoAdoption
 from gateway.artefacts import ArtefactStore
 from gateway.checks import ContractCheck
@@ -57,9 +58,11 @@ from rollout.evidence.feedback_store import FeedbackStore
 from rollout.evidence.mirror.labels import PairedLabelStore
 from rollout.evidence.mirror.source import MirrorEvidence
 from rollout.evidence.mirror.wire import Pair
+from rollout.evidence.predicted import PredictedClasses
 from rollout.evidence.prometheus import PrometheusEvidence
 from rollout.evidence.subject import Subject
 from rollout.journal import Journal
+from rollout.notifier import Notifier
 from rollout.settings import ControllerSettings
 
 _log = logging.getLogger(__name__)
@@ -102,6 +105,7 @@ class Control:
     mirror: MirrorEvidence
     _prometheus: PrometheusEvidence
     _evidence: EnvoyEvidence
+    _notifier: Notifier
     _envoy_admin: httpx.AsyncClient
     _server: InferenceServer
     _connections: Sequence[sqlite3.Connection]
@@ -110,6 +114,7 @@ class Control:
         """Let go of everything, after the servers that use it have stopped."""
         await self.deployer.close()
         await self.desk.close()
+        await self._notifier.aclose()
         await self._evidence.aclose()
         await self.mirror.aclose()
         await self._prometheus.aclose()
@@ -143,10 +148,17 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         server=server,
         data_plane=data_plane,
         limits=limits,
+        failing=serving.failing,
         max_mirror_bp=round(settings.mirror_max_share * 100),
     )
 
-    metrics = Metrics(registry=registry, serving=serving, desk=desk, active=lambda: controller.active())
+    metrics = Metrics(
+        registry=registry,
+        serving=serving,
+        desk=desk,
+        active=lambda: controller.active(),
+        work=lambda: controller.work(),
+    )
     evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
 
     def subject(line: str) -> Subject | None:
@@ -156,17 +168,19 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         shares = routing.mirrors()
         return pairs(routing.state(), shares, subject) if any(shares.values()) else ()
 
+    classes = PredictedClasses(clock)
     prometheus = PrometheusEvidence(subject=subject, clock=clock)
     mirror = MirrorEvidence(
         evaluator=Address(LOOPBACK, ports.mirror), wanted=mirrored, desk=desk, labels=paired_labels, clock=clock
     )
+    notifier = Notifier(clock=clock)
     controller = Controller(
         serving=serving,
         routing=routing,
         evidence=Combined(
             Chosen(LineEvidence(evidence), subject=subject, listens=without_prometheus),
             prometheus,
-            LineEvidence(FeedbackEvidence(desk=desk, clock=clock)),
+            LineEvidence(Combined(FeedbackEvidence(desk=desk, clock=clock), classes)),
             mirror,
         ),
         journal=Journal(connection),
@@ -177,6 +191,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
             GoldenCheck(registry=registry, server=server, store=golden, subject=subject),
         ),
         on_change=metrics.on_change,
+        notifier=notifier,
     )
     deployer = Deployer(
         registry=registry,
@@ -212,9 +227,10 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
 
     grpc_server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
     ads.add_to(grpc_server)
-    add_access_log(grpc_server, desk=desk)
+    add_access_log(grpc_server, desk=desk, classes=classes)
     add_reflection(grpc_server, contracts=contracts, more_files=inference_service_files())
     add_health(grpc_server, health=health, contracts=contracts)
+    add_model_service(grpc_server, index=health.versions, ready=health.version_ready)
 
     return Control(
         registry=registry,
@@ -239,11 +255,12 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
             envoy_yaml=lambda form: envoy_yaml(form, routing.state(), envoy, routing.weights()),
             version=installed_version("penstock"),
         ),
-        public=public_app(registry=registry, desk=desk, authority=f"{settings.host}:{settings.port}"),
+        public=public_app(registry=registry, health=health, desk=desk, authority=f"{settings.host}:{settings.port}"),
         grpc_server=grpc_server,
         mirror=mirror,
         _prometheus=prometheus,
         _evidence=evidence,
+        _notifier=notifier,
         _envoy_admin=admin_client,
         _server=server,
         _connections=(connection, feedback_connection),

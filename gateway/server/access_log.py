@@ -21,6 +21,7 @@ from rollout.evidence.feedback import FeedbackDesk
 from rollout.evidence.feedback_request import MAX_ID, MAX_LABEL
 from rollout.evidence.feedback_store import Prediction
 from rollout.evidence.labels import Label
+from rollout.evidence.predicted import PredictedClasses
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +32,25 @@ _OK = "0"
 
 
 class AccessLogService(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]  # generated code has no types
-    """`envoy.service.accesslog.v3.AccessLogService`, feeding the feedback desk."""
+    """`envoy.service.accesslog.v3.AccessLogService`, feeding the feedback desk and the count of predicted classes."""
 
-    def __init__(self, *, desk: FeedbackDesk) -> None:
+    def __init__(self, *, desk: FeedbackDesk, classes: PredictedClasses) -> None:
         self._desk = desk
+        self._classes = classes
 
     async def StreamAccessLogs(  # noqa: N802 - the service's own name
         self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
     ) -> Any:
         async for message in request_iterator:
-            self._desk.log(list(predictions(message.http_logs.log_entry)))
+            logged = list(predictions(message.http_logs.log_entry))
+            self._classes.record(logged)
+            self._desk.log(logged)
         return als_pb2.StreamAccessLogsResponse()
 
 
-def add_access_log(server: grpc.aio.Server, *, desk: FeedbackDesk) -> None:
+def add_access_log(server: grpc.aio.Server, *, desk: FeedbackDesk, classes: PredictedClasses) -> None:
     """Serve the access log service on the control gRPC server."""
-    als_pb2_grpc.add_AccessLogServiceServicer_to_server(AccessLogService(desk=desk), server)
+    als_pb2_grpc.add_AccessLogServiceServicer_to_server(AccessLogService(desk=desk, classes=classes), server)
 
 
 def predictions(entries: Iterable[HTTPAccessLogEntry]) -> Iterator[Prediction]:

@@ -25,29 +25,16 @@ from rollout.evidence.feedback_store import (
     TooMuchPending,
 )
 from rollout.ports import ArmCounts
+from tests.clocks import ManualClock
 
 LIMITS = FeedbackLimits(max_predictions=100, retain_s=1000.0, join_limit_s=10.0, max_pending=50)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 1_000_000.0
-
-    def now(self) -> float:
-        return self.seconds
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 class Kept:
     """A store on a file, its clock, and short ways to use it."""
 
     def __init__(self, path: Path) -> None:
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.connection = open_database(path)
         self.store = FeedbackStore(connection=self.connection, clock=self.clock, limits=LIMITS)
 
@@ -220,7 +207,7 @@ def test_the_order_of_arrival_does_not_matter(data: st.DataObject) -> None:
     answers = {f"r{i}": (data.draw(st.integers(1, 2)), data.draw(st.integers(0, 2))) for i in range(6)}
     truth = {request: data.draw(st.integers(0, 2)) for request in answers}
     events = data.draw(st.permutations([(kind, r) for r in answers for kind in ("log", "label", "label")]))
-    clock = Clock()
+    clock = ManualClock()
     connection = open_database(Path(":memory:"))
     store = FeedbackStore(connection=connection, clock=clock, limits=LIMITS)
     for kind, request in events:

@@ -41,6 +41,7 @@ from rollout.journal import Journal
 from rollout.performer import Patience
 from rollout.ports import Tick
 from rollout.settings import ControllerSettings
+from tests.clocks import ManualClock
 from tests.server.onnx_server import OnnxServer
 
 ARTEFACT_LIMIT = 1_000_000
@@ -61,22 +62,6 @@ async def described(path: Path) -> Signature:
     if content not in _DESCRIBED:
         _DESCRIBED[content] = await describe(path)
     return _DESCRIBED[content]
-
-
-class ManualClock:
-    """Time that moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_700_000_000.0
-
-    def now(self) -> float:
-        return self.seconds
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 @dataclass
@@ -125,7 +110,11 @@ class Plant:
         self.data_plane = RecordingDataPlane()
         self.serving = InferenceServing(registry=self.registry, server=self.server, clock=self.clock)
         self.routing = GatewayRouting(
-            registry=self.registry, server=self.server, data_plane=self.data_plane, limits=LimitPolicy()
+            registry=self.registry,
+            server=self.server,
+            data_plane=self.data_plane,
+            limits=LimitPolicy(),
+            failing=self.serving.failing,
         )
         self.journal = Journal(open_database(data_dir / "rollouts.db"))
         self.controller = Controller(
@@ -167,7 +156,7 @@ class Plant:
             envoy_yaml=self._envoy_yaml,
             version="0.0.0",
         )
-        self.public = public_app(registry=self.registry, desk=self.desk, authority="127.0.0.1:8080")
+        self.public = public_app(registry=self.registry, health=self.health, desk=self.desk, authority="127.0.0.1:8080")
 
     async def _envoy_live(self) -> bool:
         return self.envoy_live

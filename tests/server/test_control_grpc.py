@@ -26,6 +26,7 @@ from gateway.server.access_log import add_access_log, predictions
 from gateway.server.grpc_health import add_health
 from gateway.server.reflection import add_reflection
 from rollout.evidence.feedback_request import parse_feedback
+from rollout.evidence.predicted import PredictedClasses
 from tests import models
 from tests.server.plant import Plant
 
@@ -45,7 +46,7 @@ async def control(plant: Plant) -> AsyncIterator[Control]:
     server = grpc.aio.server()
     add_reflection(server, contracts=plant.registry.contracts, more_files=inference_service_files())
     add_health(server, health=plant.health, contracts=plant.registry.contracts)
-    add_access_log(server, desk=plant.desk)
+    add_access_log(server, desk=plant.desk, classes=PredictedClasses(plant.clock))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     await plant.deploy("adder", models.add(1))
