@@ -40,6 +40,7 @@ from gateway.routing import GatewayRouting
 from gateway.server.access_log import add_access_log
 from gateway.server.grpc_health import add_health
 from gateway.server.metrics import Metrics
+from gateway.server.mirror_metrics import MirrorMetrics
 from gateway.server.operators import operators_app
 from gateway.server.public import public_app
 from gateway.server.reflection import add_reflection
@@ -158,6 +159,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         desk=desk,
         active=lambda: controller.active(),
         work=lambda: controller.work(),
+        more=[MirrorMetrics(lambda: mirror.health)],
     )
     evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
 

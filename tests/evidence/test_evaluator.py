@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from adapters.server import Address
 from adapters.triton.inference import MODEL_INFER, BadMessage, Inference, InferRequest
 from gateway.database import open_database
+from gateway.server.mirror_metrics import MirrorMetrics
 from rollout.clock import SystemClock
 from rollout.evidence.feedback import FeedbackDesk
 from rollout.evidence.feedback_request import Entry, Feedback, Kind
@@ -215,7 +216,7 @@ async def test_a_restarted_evaluator_begins_at_zero_and_loses_nothing_after(tmp_
         running.evidence._boot = "the old one"
         counts = await running.read()
         assert counts is not None
-        assert (counts.agreed, running.evidence.restarts) == (1, 1)
+        assert (counts.agreed, running.evidence.health.restarts) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,22 @@ def _without_latency(counts: PairedCounts | None) -> PairedCounts:
             if name not in ("candidate_slower", "stable_slower")
         }
     )
+
+
+async def test_metrics_say_what_became_of_mirrored_requests(tmp_path: Path) -> None:
+    async with evaluator(tmp_path) as running:
+        await running.read()
+        await running.copy(0.1)
+        await running.copy(0.1, name="iris.1")
+        await running.compared(1)
+        while not running.bench.totals.stale:
+            await asyncio.sleep(0.005)
+        await running.read()
+        values = {
+            (sample.name, sample.labels.get("outcome", "")): sample.value
+            for metric in MirrorMetrics(lambda: running.evidence.health).collect()
+            for sample in metric.samples
+        }
+    assert values[("penstock_mirror_requests_total", "compared")] == 1
+    assert values[("penstock_mirror_requests_total", "stale")] == 1
+    assert values[("penstock_mirror_queued", "")] == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 
 import grpc
 
@@ -27,11 +27,20 @@ PATIENCE_S = 1.0
 _COUNTED = tuple(field.name for field in fields(PairedCounts) if hasattr(PairTotals(), field.name))
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorHealth:
+    """For /metrics. `totals` is the evaluator's last word on itself; `failures` are exchanges that got no answer,
+    `restarts` evaluators that began anew."""
+
+    totals: Totals = field(default_factory=Totals)
+    failures: int = 0
+    restarts: int = 0
+
+
 class MirrorEvidence:
     """`rollout.ports.Evidence`: pairs compared since the last read. Close it with `aclose`.
 
-    `wanted` gives the pairs to compare now. `totals` is the evaluator's last word on itself, for /metrics; `failures`
-    counts exchanges that got no answer, `restarts` evaluators that began anew.
+    `wanted` gives the pairs to compare now.
     """
 
     def __init__(
@@ -57,9 +66,13 @@ class MirrorEvidence:
         self._news: tuple[LabelNews, ...] = ()
         self._at = clock.now()
         self._silent_since: float | None = None
-        self.totals = Totals()
-        self.failures = 0
-        self.restarts = 0
+        self._totals = Totals()
+        self._failures = 0
+        self._restarts = 0
+
+    @property
+    def health(self) -> MirrorHealth:
+        return MirrorHealth(self._totals, self._failures, self._restarts)
 
     @property
     def silence_s(self) -> float:
@@ -98,20 +111,20 @@ class MirrorEvidence:
         try:
             report = Report.of(await self._exchange(order.to_bytes(), timeout=PATIENCE_S, wait_for_ready=False))
         except grpc.aio.AioRpcError as error:
-            self.failures += 1
+            self._failures += 1
             self._silent_since = self._silent_since or self._clock.monotonic()
             return f"the mirror evaluator does not answer ({error.code().name})", {}, ()
         except (ValueError, KeyError, TypeError) as error:
-            self.failures += 1
+            self._failures += 1
             _log.warning("the mirror evaluator's report cannot be read: %r", error)
             return "the mirror evaluator's report cannot be read", {}, ()
         self._news = ()
         self._silent_since = None
         if report.boot != self._boot:
             # A new life: its counts began at 0, or we are the one who is new and count from here.
-            self.restarts += bool(self._boot)
+            self._restarts += bool(self._boot)
             self._last = {} if self._boot else dict(report.pairs)
-        self._boot, self._seen, self.totals = report.boot, report.last_answered, report.totals
+        self._boot, self._seen, self._totals = report.boot, report.last_answered, report.totals
         fresh = {key: _difference(totals, self._last.get(key, PairTotals())) for key, totals in report.pairs.items()}
         self._last = dict(report.pairs)
         return "", fresh, report.answered
