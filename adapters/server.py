@@ -65,6 +65,11 @@ class Listed:
     ready: bool
     reason: str = ""
 
+    @property
+    def state(self) -> str:
+        """As the Open Inference Protocol says it."""
+        return "READY" if self.ready else "UNAVAILABLE"
+
 
 @dataclass(frozen=True, slots=True)
 class Artefact:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from adapters.server import Listed, Served
 from gateway.contract.lines import Line
 from gateway.registry import Registry
 from gateway.serving import InferenceServing
@@ -55,6 +56,33 @@ class GatewayHealth:
         report = await self._look()
         self._last = (now, report)
         return report
+
+    def versions(self) -> tuple[Listed, ...]:
+        """Every version that callers can reach, by its public name, and whether its last test inference completed."""
+        readiness = self._serving.readiness()
+        listed = []
+        for name, number in self._reachable():
+            seen = readiness.get((name, number))
+            ready = seen is not None and seen.ready
+            reason = "" if ready else seen.reason if seen else "it is not loaded yet"
+            listed.append(Listed(Served(name, str(number)), ready, reason))
+        return tuple(listed)
+
+    def version_ready(self, name: str, version: str = "") -> bool:
+        """Whether callers of the version get predictions; without one, callers who leave the choice to the gateway.
+
+        False for what no caller can reach.
+        """
+        if version:
+            reached = version.isdecimal() and (name, int(version)) in self._reachable()
+            return reached and self._serving.is_ready(name, int(version))
+        model = self._registry.find_model(name)
+        stable = [line.stable for line in model.lines if line.stable is not None] if model else []
+        return bool(stable) and self._serving.is_ready(name, stable[0])
+
+    def _reachable(self) -> list[tuple[str, int]]:
+        lines = (line for line in self._registry.lines() if line.stable is not None)
+        return sorted((line.line.model, number) for line in lines for number in line.routed)
 
     def line_ready(self, line: Line) -> bool | None:
         """Whether the line's stable version completed its last test inference; None for a line not served."""

@@ -9,7 +9,7 @@ taken back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from adapters.server import InferenceServer
@@ -46,7 +46,7 @@ class DataPlane(Protocol):
 
 
 class GatewayRouting:
-    """The routes of all models, changed one at a time."""
+    """The routes of all models, changed one at a time. `failing`: versions whose test inference fails now."""
 
     def __init__(
         self,
@@ -55,12 +55,14 @@ class GatewayRouting:
         server: InferenceServer,
         data_plane: DataPlane,
         limits: LimitPolicy,
+        failing: Callable[[], Collection[tuple[str, int]]] = tuple,
         max_mirror_bp: int = FULL_WEIGHT,
     ) -> None:
         self._registry = registry
         self._server = server
         self._data_plane = data_plane
         self._limits = limits
+        self._failing = failing
         self._max_mirror_bp = max_mirror_bp
         self._lock = asyncio.Lock()
         self._weights: dict[str, int] = {}
@@ -78,6 +80,7 @@ class GatewayRouting:
             backend=Backend(name=self._server.name, grpc=self._server.grpc, http=self._server.http),
             served_name=self._server.served_name,
             limits=self._limits,
+            failing=self._failing(),
         )
 
     def _state_after(self, model: str) -> GatewayState:

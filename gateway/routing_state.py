@@ -5,7 +5,7 @@ Called by `gateway.routing` before each publication and by the commands that pri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from adapters.server import Served
 from gateway.envoy.state import Backend, GatewayState, ModelRoutes, ServedVersion
@@ -24,8 +24,9 @@ def gateway_state(
     backend: Backend,
     served_name: Callable[[str, int], str],
     limits: LimitPolicy,
+    failing: Collection[tuple[str, int]] = (),
 ) -> GatewayState:
-    """What Envoy should serve. `versions` are each model's, by name.
+    """What Envoy should serve. `versions` are each model's, by name; `failing` those whose test inference fails.
 
     A line without a stable version is left out; so is a version that was never proven ready.
     """
@@ -39,7 +40,7 @@ def gateway_state(
             for version in versions[model]
             if version.number in line.routed and (version.state is VersionState.READY or version.number == line.stable)
         ]
-        served = tuple(_served(version, backend, served_name) for version in routed)
+        served = tuple(_served(version, backend, served_name, failing) for version in routed)
         routes.append(
             ModelRoutes(
                 model=model,
@@ -54,7 +55,12 @@ def gateway_state(
     return GatewayState(backends=(backend,), models=tuple(routes))
 
 
-def _served(version: Version, backend: Backend, served_name: Callable[[str, int], str]) -> ServedVersion:
+def _served(
+    version: Version,
+    backend: Backend,
+    served_name: Callable[[str, int], str],
+    failing: Collection[tuple[str, int]],
+) -> ServedVersion:
     own = version.served or Served(served_name(version.model, version.number), SERVED_VERSION)
     return ServedVersion(
         version=version.number,
@@ -62,4 +68,5 @@ def _served(version: Version, backend: Backend, served_name: Callable[[str, int]
         served_name=own.name,
         served_version=own.version,
         contract=version.contract,
+        failing=(version.model, version.number) in failing,
     )

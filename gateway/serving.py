@@ -33,12 +33,16 @@ FRESH_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What the last probe of a version showed. `at` is monotonic seconds; `probe_s` how long the inference took."""
+    """What the last probe of a version showed. `at` is monotonic seconds; `probe_s` how long the inference took.
+
+    `silent`: not ready because the server says nothing at all, which is no word about the version.
+    """
 
     ready: bool
     at: float
     probe_s: float = 0.0
     reason: str = ""
+    silent: bool = False
 
 
 class _Answer(Enum):
@@ -85,6 +89,10 @@ class InferenceServing:
         """Whether the last probe of the version completed. Asks nobody."""
         seen = self._readiness.get((model, version))
         return seen is not None and seen.ready
+
+    def failing(self) -> frozenset[VersionId]:
+        """Versions that the server answers for, with an error. It may call them ready all the same."""
+        return frozenset(key for key, seen in self._readiness.items() if not seen.ready and not seen.silent)
 
     # rollout.ports.Serving
 
@@ -186,20 +194,17 @@ class InferenceServing:
                 self._loaded.add((version.model, version.number))
             took = await self._server.probe(version.artefact)
         except ServerError as error:
-            self._note(version, ready=False, reason=str(error))
+            self._note_failure(version, error)
             raise
-        self._note(version, ready=True, probe_s=took)
+        self._note(version, Readiness(ready=True, at=self._clock.monotonic(), probe_s=took))
 
     async def _probe(self, version: Version) -> _Answer:
         try:
             took = await self._server.probe(version.artefact)
-        except ServerUnavailable as error:
-            self._note(version, ready=False, reason=str(error))
-            return _Answer.NONE
         except ServerError as error:
-            self._note(version, ready=False, reason=str(error))
-            return _Answer.NOT_LOADED
-        self._note(version, ready=True, probe_s=took)
+            self._note_failure(version, error)
+            return _Answer.NONE if isinstance(error, ServerUnavailable) else _Answer.NOT_LOADED
+        self._note(version, Readiness(ready=True, at=self._clock.monotonic(), probe_s=took))
         return _Answer.READY
 
     async def _take_down(self, model: str, number: int) -> None:
@@ -215,7 +220,10 @@ class InferenceServing:
             self._drained_at.pop(key, None)
         _log.info("%s version %d is unloaded", model, number)
 
-    def _note(self, version: Version, *, ready: bool, probe_s: float = 0.0, reason: str = "") -> None:
-        self._readiness[(version.model, version.number)] = Readiness(
-            ready=ready, at=self._clock.monotonic(), probe_s=probe_s, reason=reason
-        )
+    def _note_failure(self, version: Version, error: ServerError) -> None:
+        silent = isinstance(error, ServerUnavailable)
+        seen = Readiness(ready=False, at=self._clock.monotonic(), reason=str(error), silent=silent)
+        self._note(version, seen)
+
+    def _note(self, version: Version, seen: Readiness) -> None:
+        self._readiness[(version.model, version.number)] = seen

@@ -43,12 +43,18 @@ class Upkeep:
 
     async def once(self) -> None:
         """One round. Trouble is logged and met again in the next one."""
+        published = await self._published()
+        failing = self._serving.failing()
+        # Whatever the data plane's trouble is, the versions must stay up; and nothing may be unloaded while the routes
+        # that Envoy has may still name it.
+        await self._serving.reconcile(unload=published)
+        if self._serving.failing() != failing:
+            await self._published()  # At once: callers' ready calls go by it.
+
+    async def _published(self) -> bool:
         try:
             await self._routing.publish()
         except Exception:
-            # Whatever the data plane's trouble is, the versions must stay up; and nothing may be unloaded, since
-            # the routes that Envoy has may still name it.
             _log.exception("the routes could not be published; trying again in %g s", self._interval_s)
-            await self._serving.reconcile(unload=False)
-            return
-        await self._serving.reconcile()
+            return False
+        return True

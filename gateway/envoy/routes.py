@@ -42,6 +42,7 @@ _TYPED_KINDS = (Kind.JSON, Kind.GRPC)
 _OIP_KINDS = (Kind.OIP_HTTP, Kind.OIP_GRPC)
 
 _ANY_PIN: Json = {"name": VERSION_HEADER, "present_match": True}
+_NO_PIN: Json = _ANY_PIN | {"invert_match": True}
 
 _LONGEST_REASON = 800
 """Characters of a refusal's reason: it goes out in gRPC headers, whose size clients bound."""
@@ -51,6 +52,7 @@ _OIP_HTTP_METHODS = "infer|ready|config|stats"
 # log settings) are not for callers. For gRPC names.lua has that list: no other method comes with a model's scope.
 _OIP_GRPC = "/inference.GRPCInferenceService/"
 _OIP_GRPC_STREAM = f"{_OIP_GRPC}ModelStreamInfer"
+_OIP_GRPC_READY = f"{_OIP_GRPC}ModelReady"
 
 
 def model_route_configuration(
@@ -68,6 +70,7 @@ def model_route_configuration(
     alone = len(model.versions) == 1 and not others
     routes = [
         *(_documents(model, settings) if control_plane and model.major > 1 else ()),
+        *_not_ready(model, others),
         *(_only_pin(model) if alone else _pins(model, others, settings)),
         *_shared(model, settings, alone=alone),
         *_untyped(model),
@@ -120,6 +123,20 @@ def _documents(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
             "route": {"cluster": CONTROL_HTTP, "timeout": f"{settings.system_timeout_s:g}s"},
             "typed_per_filter_config": no_tensors(),
         }
+
+
+def _not_ready(model: ModelRoutes, others: tuple[ServedVersion, ...]) -> Iterator[Json]:
+    """Ready calls for versions whose inferences fail: the server would say that it has loaded them.
+
+    ModelReady takes the refusal as a word to ask the control plane (`tensors.lua`), which answers it with "no".
+    """
+    for version in (*model.versions, *others):
+        if version.failing:
+            words = f"model {model.model} version {version.version} is loaded and does not answer its test inference"
+            in_path = _regex(rf"/v2/models/{re.escape(model.model)}(/versions/{version.version})?/ready")
+            for pin in (_pin(version), *((_NO_PIN,) if version.version == model.stable else ())):
+                yield _refusal(503, words, headers=[pin], **in_path)
+                yield _refusal(503, words, headers=[pin], path=_OIP_GRPC_READY)
 
 
 def _kinds(version: ServedVersion) -> tuple[Kind, ...]:
@@ -327,11 +344,10 @@ def _refusal(status: int = 404, words: str = "", **match: Any) -> Json:
     """A refusal that `model.lua` words in the caller's protocol.
 
     404 for a version or a method that is not there, with the versions that are in `words`; 501 for a model without a
-    typed API, with the reason in `words`.
+    typed API and 503 for a version that is not ready, with the reason in `words`.
     """
     anything = {} if {"path", "prefix", "safe_regex"} & match.keys() else {"prefix": "/"}
     return {
         "match": {**anything, **match},
         "direct_response": {"status": status, **({"body": {"inline_string": words}} if words else {})},
-        "typed_per_filter_config": no_tensors(),
     }

@@ -26,7 +26,8 @@ class ServedVersion:
     """A version that is loaded and proven ready.
 
     `served_name` and `served_version` are the inference server's own names for it; `contract` the public API it
-    answers (field names and numbers are the model's locked ones).
+    answers (field names and numbers are the model's locked ones). `failing`: the server has it and its last test
+    inference failed, so that ready calls must not say what the server says.
     """
 
     version: int
@@ -34,6 +35,7 @@ class ServedVersion:
     served_name: str
     served_version: str
     contract: Contract
+    failing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

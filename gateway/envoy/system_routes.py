@@ -25,15 +25,21 @@ _CONTROL_GRPC_SERVICES = (
     "/grpc.reflection.v1alpha.ServerReflection/",
     "/grpc.health.v1.Health/",
 )
+_CONTROL_GRPC_METHODS = ("RepositoryIndex", "ModelReady")
+"""Of Open Inference Protocol. The index has public names, which no server knows; ModelReady comes here for what no
+model's routes answer, so that it can be answered with "no" (`tensors.lua`)."""
+
 _CONTROL_HTTP_PATHS: tuple[Json, ...] = (
     {"path": "/"},
     {"path": "/openapi.json"},
     {"path": "/v1/feedback"},
+    {"path": "/v2/repository/index"},
     {"path_separated_prefix": "/docs"},
     {"path_separated_prefix": "/v1/models"},
 )
 _SERVER_HTTP_PATHS = ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready")
 _SERVER_GRPC_METHODS = ("ServerLive", "ServerReady", "ServerMetadata")
+_OIP_SERVICE = "/inference.GRPCInferenceService/"
 
 
 def system_route_configuration(state: GatewayState, settings: EnvoySettings, *, control_plane: bool = True) -> Json:
@@ -58,8 +64,11 @@ def _control_routes(settings: EnvoySettings) -> Iterator[Json]:
     for prefix in _CONTROL_GRPC_SERVICES:
         # Reflection and health watching are streams without an end; the idle timeout bounds them.
         yield {"match": {"prefix": prefix}, "route": {"cluster": CONTROL_GRPC, "timeout": "0s"}}
+    timeout = f"{settings.system_timeout_s:g}s"
+    for method in _CONTROL_GRPC_METHODS:
+        yield {"match": {"path": _OIP_SERVICE + method}, "route": {"cluster": CONTROL_GRPC, "timeout": timeout}}
     for match in _CONTROL_HTTP_PATHS:
-        yield {"match": match, "route": {"cluster": CONTROL_HTTP, "timeout": f"{settings.system_timeout_s:g}s"}}
+        yield {"match": match, "route": {"cluster": CONTROL_HTTP, "timeout": timeout}}
 
 
 def _server_routes(state: GatewayState, settings: EnvoySettings) -> Iterator[Json]:
@@ -68,7 +77,7 @@ def _server_routes(state: GatewayState, settings: EnvoySettings) -> Iterator[Jso
         return
     backend = min(backend.name for backend in state.backends)
     paths = [(Protocol.HTTP, path) for path in _SERVER_HTTP_PATHS]
-    paths += [(Protocol.GRPC, f"/inference.GRPCInferenceService/{method}") for method in _SERVER_GRPC_METHODS]
+    paths += [(Protocol.GRPC, _OIP_SERVICE + method) for method in _SERVER_GRPC_METHODS]
     for protocol, path in paths:
         cluster = physical_name(backend, protocol)
         yield {"match": {"path": path}, "route": {"cluster": cluster, "timeout": f"{settings.system_timeout_s:g}s"}}

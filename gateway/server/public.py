@@ -5,11 +5,13 @@ Predictions never come here; Envoy answers those from the inference server.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
+from adapters.server import Listed
 from gateway.codegen.formats import asked_format
 from gateway.codegen.project import project, zipped
 from gateway.contract.docs_page import docs_path, index_page, model_page, openapi_path, proto_path
@@ -19,16 +21,19 @@ from gateway.contract.open_inference import infer_path
 from gateway.contract.openapi import merged_document, model_document
 from gateway.contract.proto import proto_text
 from gateway.contract.snippets import Gateway
+from gateway.health import GatewayHealth
 from gateway.registry import Registry, RoutingLine, VersionState
 from gateway.server.app import add_error_handlers
 from gateway.server.body import read_body
+from gateway.server.errors import Code, Problem
 from rollout.evidence.feedback import FeedbackDesk
 from rollout.evidence.feedback_request import parse_feedback
 
 MAX_FEEDBACK_BYTES = 1024 * 1024
+MAX_INDEX_BYTES = 4096
 
 
-def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> FastAPI:
+def public_app(*, registry: Registry, health: GatewayHealth, desk: FeedbackDesk, authority: str) -> FastAPI:
     """The application on the internal port behind Envoy.
 
     `authority` is `host:port` of the callers' port, for the examples when a request does not say what it used.
@@ -88,6 +93,12 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
         headers = {"x-penstock-nearest": ", ".join(unknown.nearest)}
         return JSONResponse({"nearest": unknown.nearest, "message": str(unknown)}, headers=headers)
 
+    @app.post("/v2/repository/index")
+    async def repository_index(request: Request) -> JSONResponse:
+        """Open Inference Protocol's list of models, by the public names; `{"ready": true}` asks for the ready ones."""
+        ready_only = _ready_only(await read_body(request, MAX_INDEX_BYTES))
+        return JSONResponse([_index_entry(each) for each in health.versions() if each.ready or not ready_only])
+
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> JSONResponse:
         receipt = await desk.take(parse_feedback(await read_body(request, MAX_FEEDBACK_BYTES)))
@@ -103,6 +114,24 @@ def public_app(*, registry: Registry, desk: FeedbackDesk, authority: str) -> Fas
         )
 
     return app
+
+
+def _ready_only(body: bytes) -> bool:
+    """What the body of an index request asks for; clients send an empty one, or an object. Raises Problem."""
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError as error:
+        raise Problem(Code.INVALID_ARGUMENT, "MALFORMED_JSON", f"the body is not JSON: {error}") from error
+    ready = asked.get("ready", False) if isinstance(asked, dict) else None
+    if not isinstance(ready, bool):
+        where = {"field": "ready", "expected": "true or false", "received": repr(asked)[:60]}
+        raise Problem(Code.INVALID_ARGUMENT, "WRONG_TYPE", 'expected nothing, or {"ready": true}', where)
+    return ready
+
+
+def _index_entry(entry: Listed) -> dict[str, str]:
+    named = {"name": entry.served.name, "version": entry.served.version, "state": entry.state}
+    return named | ({"reason": entry.reason} if entry.reason else {})
 
 
 def _published(registry: Registry, name: str, major: int = 1) -> tuple[RoutingLine, Contract]:

@@ -172,8 +172,9 @@ async def test_only_listed_paths_reach_a_server(tmp_path: Path) -> None:
     async with running_plane(tmp_path, model("digits", 1, stable=1)) as plane:
         for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready"):
             assert (await plane.client.get(path)).status_code == 200, path
+        index = await plane.client.post("/v2/repository/index", json={})
+        assert index.json()["details"][0]["metadata"]["hop"] == "control plane", "which there is none of here"
         for path in (
-            "/v2/repository/index",
             "/v2/repository/models/digits.1/unload",
             "/v2/models/digits/trace/setting",
             "/v2/models/unknown/ready",

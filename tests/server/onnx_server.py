@@ -19,6 +19,8 @@ from adapters.signature import Signature
 class OnnxServer:
     """`running` false: nothing answers. `refused`: why loading fails. `loads` counts loads per served name.
 
+    `broken`: served names whose inferences fail.
+
     `repository` holds models that somebody else put there: content and what the server says of them.
     """
 
@@ -28,6 +30,7 @@ class OnnxServer:
         self.http = Address("127.0.0.1", 8000)
         self.running = True
         self.refused: dict[str, str] = {}
+        self.broken: set[str] = set()
         self.loads: Counter[str] = Counter()
         self.loaded: dict[str, tuple[ort.InferenceSession, Signature]] = {}
         self.unloads: list[str] = []
@@ -92,6 +95,8 @@ class OnnxServer:
     def _session(self, served: Served) -> tuple[ort.InferenceSession, Signature]:
         if served.name not in self.loaded or served.version != "1":
             raise NotReady(f"{served} is not loaded")
+        if served.name in self.broken:
+            raise NotReady(f"{served}: the test inference failed")
         return self.loaded[served.name]
 
     def _require_running(self) -> None:

@@ -130,7 +130,11 @@ class Plant:
         )
         self.desk = FeedbackDesk(FeedbackStore(connection=open_database(data_dir / "feedback.db"), clock=self.clock))
         self.metrics = Metrics(
-            registry=self.registry, serving=self.serving, desk=self.desk, active=self.controller.active
+            work=lambda: self.controller.work(),
+            registry=self.registry,
+            serving=self.serving,
+            desk=self.desk,
+            active=self.controller.active,
         )
         self.envoy_live = True
         self.health = GatewayHealth(

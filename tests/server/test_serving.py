@@ -125,3 +125,34 @@ async def test_readiness_is_asked_anew_once_it_is_stale(live: Plant) -> None:
     assert await live.serving.ready("adder", 1)
     live.clock.seconds += FRESH_S
     assert not await live.serving.ready("adder", 1)
+
+
+async def test_a_version_whose_inference_fails_is_published_as_failing_at_once(live: Plant) -> None:
+    live.server.broken.add("adder.1")
+    await live.upkeep.once()
+    routes = live.data_plane.routes("adder")
+    assert routes
+    assert [version.failing for version in routes.versions] == [True]
+    assert not live.health.version_ready("adder", "1")
+    (listed,) = live.health.versions()
+    assert (listed.state, "test inference failed" in listed.reason) == ("UNAVAILABLE", True)
+
+    live.server.broken.clear()
+    await live.upkeep.once()
+    routes = live.data_plane.routes("adder")
+    assert routes
+    assert [version.failing for version in routes.versions] == [False]
+    assert live.health.version_ready("adder")
+
+
+async def test_a_server_that_does_not_answer_says_nothing_of_its_versions(live: Plant) -> None:
+    published = len(live.data_plane.states)
+    live.server.running = False
+    await live.upkeep.once()
+    assert live.serving.failing() == frozenset()
+    assert len(live.data_plane.states) == published, "with many models, that would be all of the configuration"
+
+
+async def test_ready_is_no_for_what_no_caller_reaches(live: Plant) -> None:
+    for name, version in (("adder", "2"), ("adder", "one"), ("adder", "-1"), ("stranger", ""), ("stranger", "1")):
+        assert not live.health.version_ready(name, version)

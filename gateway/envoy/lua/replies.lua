@@ -55,7 +55,12 @@ local NO_CONTROL_PLANE = "the control plane could not be reached: predictions go
 
 -- Whether the control plane answers this path: everything of no model but the servers' own health and metadata.
 local function of_control_plane(request)
-  return request.model == names.SYSTEM and not request.path:find("^/v2") and not request.path:find("^/inference%.")
+  local path = request.path
+  if request.model ~= names.SYSTEM then
+    return false
+  end
+  return path:find("^/v2/repository") or path:find("/RepositoryIndex$") or path:find("/ModelReady$")
+    or not path:find("^/v2") and not path:find("^/inference%.")
 end
 
 local function unknown_model(request)
@@ -95,6 +100,8 @@ local function meaning(details, status, request, said)
       code = errors.NOT_FOUND, reason = "UNKNOWN_VERSION", received = request.version, expected = said ~= "" and "one of " .. said or nil,
       message = "model " .. request.name .. " has no loaded version " .. request.version .. (said ~= "" and "; it has " .. said or ""),
     }
+  elseif ours and status == 503 then
+    return { code = errors.UNAVAILABLE, reason = "NOT_READY", message = said, hop = "server", retry_s = M.RETRY_S }
   elseif ours and status == 501 then
     return {
       code = errors.UNIMPLEMENTED, reason = "NO_TYPED_API", message = said,

@@ -12,6 +12,7 @@ local json_read = require("json_read")
 local json_write = require("json_write")
 local label = require("label")
 local loops = require("loops")
+local names = require("names")
 local oip_grpc = require("oip_grpc")
 local oip_http = require("oip_http")
 local plans = require("plan")
@@ -26,6 +27,7 @@ local value_of = replies.value_of
 
 local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 local STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
+local READY_PATH = "/inference.GRPCInferenceService/ModelReady"
 local NAMESPACE = "penstock"
 
 -- What a JSON body may call itself: `curl -d` says it is a form when nobody tells it otherwise.
@@ -457,14 +459,26 @@ local ANSWER = {
   oip_http = oip_http_answer, oip_grpc = oip_grpc_answer,
 }
 
+-- A model, or a version of it, that the routes have nothing for. Open Inference Protocol's ModelReady says "no" of that, where
+-- other calls are refused; a script cannot make a gRPC answer with a body, so the control plane makes it.
+local function without_plan(handle)
+  local headers = handle:headers()
+  if value_of(headers, ":path") == READY_PATH then
+    headers:replace("x-penstock-model", names.SYSTEM)
+    handle:clearRouteCache()
+  end
+end
+
 local function on_request(handle)
   local plan = plan_of(handle)
-  if plan then
-    local metadata = handle:streamInfo():dynamicMetadata()
-    metadata:set(NAMESPACE, "model", plan.model)
-    metadata:set(NAMESPACE, "version", plan.version)
-    REQUEST[plan.kind](handle, plan)
+  if not plan then
+    without_plan(handle)
+    return
   end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set(NAMESPACE, "model", plan.model)
+  metadata:set(NAMESPACE, "version", plan.version)
+  REQUEST[plan.kind](handle, plan)
 end
 
 -- gRPC status that a local reply of Envoy stands for.
