@@ -57,7 +57,11 @@ class ErrorEvidence(Evidence):
         self.absolute = EProcess(runs, (8,), log_prior=_LOG_FLOOR_PRIOR)
         self.safe = EProcess(runs, (self._margins.rows,), start=SAFE_START)
         self.safe_ratio = EProcess(runs, (self._margins.rows,), start=SAFE_START)
-        self._ratio_asked_s: FloatArray = np.array([_RATIO_ASKED_S[stage] for stage in STAGES])
+        # An owner's own margin says all that is to be shown; the ratio belongs to the judge's schedule.
+        owned = [len(margin.rows) == 1 for margin in settings.margins.of("errors")]
+        self._ratio_asked_s: FloatArray = np.array(
+            [0.0 if own else _RATIO_ASKED_S[stage] for stage, own in zip(STAGES, owned, strict=True)]
+        )
         self.dispersion = OnlineDispersion(runs, 1)
         self.pair = Pairing(runs, 1)
         self.totals: FloatArray = np.zeros((runs, 4))
