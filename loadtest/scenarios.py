@@ -77,11 +77,20 @@ class Plateau:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Where a ramp stopped being carried. `rate` is the last rate that was, None when not even the first was."""
+    """Where a ramp stopped being carried. `rate` is the last rate that was, None when not even the first was.
+
+    `gave_way` says that a step was not carried, `why` which and how; `generator_bound` that the load generator was the
+    one that gave way.
+    """
 
     rate: float | None
-    found: bool
+    gave_way: bool
     why: str
+    generator_bound: bool = False
+
+    @property
+    def found(self) -> bool:
+        return self.gave_way and not self.generator_bound
 
 
 def find_knee(plateaus: Sequence[Plateau], *, closed: bool = False) -> Knee:
