@@ -7,23 +7,36 @@ asked. Turns are `rollout.loop`'s, rules are `rollout.machine`'s, statistics are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from rollout.dump import dump
 from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
 from rollout.evidence.subject import Subject
 from rollout.explain import Explanation, explain
 from rollout.fleet import Fleet
-from rollout.journal import Journal, RolloutRow
+from rollout.journal import Journal, Kind, RolloutRow
+from rollout.judge.verdict import Decision as Ruling
 from rollout.loop import Loop
 from rollout.machine import FINAL, Event, State
-from rollout.notifier import Notifier
+from rollout.notifier import Notifier, Totals
 from rollout.performer import Check, Patience
 from rollout.ports import Clock, Evidence, Routing, Serving
 from rollout.report import RolloutStatus
 from rollout.run import Run
 from rollout.settings import ControllerSettings
 from rollout.spec import OnNewVersion, RolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Verdicts by model, journal records by kind and the size of their bodies, notices by what became of them."""
+
+    verdicts: Mapping[tuple[str, Ruling], int]
+    records: Mapping[Kind, int]
+    record_bytes: int
+    notices: Totals
+    notices_waiting: int
 
 
 class Controller:
@@ -48,6 +61,7 @@ class Controller:
         notifier: Notifier | None = None,
     ) -> None:
         self._journal = journal
+        self._notifier = notifier
         self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change, notifier=notifier)
         self._loop = Loop(
             self._fleet,
@@ -193,6 +207,16 @@ class Controller:
     def history(self, model: str, limit: int = 100) -> list[RolloutStatus]:
         """A model's rollouts, newest first. Raises `JournalError`."""
         return [self._fleet.status(self._of_row(row)) for row in self._journal.history(model, limit)]
+
+    def work(self) -> Work:
+        """What this process has done so far, for its metrics."""
+        return Work(
+            verdicts=dict(self._fleet.judged),
+            records=dict(self._journal.written),
+            record_bytes=self._journal.written_bytes,
+            notices=Totals() if self._notifier is None else self._notifier.totals,
+            notices_waiting=0 if self._notifier is None else self._notifier.waiting,
+        )
 
     def journal(self, rollout_id: int) -> Iterator[str]:
         """A rollout's whole journal as lines of JSON (`rollout.dump`). Raises `NoRollout`, `JournalError`."""

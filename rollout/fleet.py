@@ -7,11 +7,13 @@ which writes the journal before memory, collects the acts that fall due and tell
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, RolloutRow
+from rollout.judge.verdict import Decision as Ruling
 from rollout.machine import Decision, Event, Happening, Progress, State, acts
 from rollout.notices import notice, occasion_of
 from rollout.notifier import Notifier
@@ -26,7 +28,10 @@ _WAITING_OR_DONE = frozenset({State.PENDING, State.PROMOTED})
 
 
 class Fleet:
-    """Runs by rollout id, oldest first. `resumed` is false until the journal was read, and again when it failed."""
+    """Runs by rollout id, oldest first. `judged` counts verdicts by model.
+
+    `resumed` is false until the journal was read, and again when it failed.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Fleet:
         self._runs: dict[int, Run] = {}
         self._troubles: dict[str, Trouble] = {}
         self.resumed = False
+        self.judged: Counter[tuple[str, Ruling]] = Counter()
 
     def __iter__(self) -> Iterator[Run]:
         """A copy: a run may settle while one walks over them."""
@@ -81,7 +87,10 @@ class Fleet:
 
     def take(self, run: Run, tick: Tick) -> Decision:
         """Let a run judge a tick. Raises `JournalError` as `apply` does."""
-        return self._follow(run, lambda now: run.take(tick, now))
+        decision = self._follow(run, lambda now: run.take(tick, now))
+        if run.verdict is not None:
+            self.judged[run.model, run.verdict.decision] += 1
+        return decision
 
     def _follow(self, run: Run, change: Callable[[float], Decision]) -> Decision:
         before = run.progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,10 +97,15 @@ class RolloutRow:
 
 
 class Journal:
-    """All methods raise `JournalError` when SQLite does. Not for use from several threads."""
+    """All methods raise `JournalError` when SQLite does. Not for use from several threads.
+
+    `written` and `written_bytes` count the records of this process, and the size of their bodies.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.written: Counter[Kind] = Counter()
+        self.written_bytes = 0
         with self._transaction():
             for statement in _TABLES:
                 connection.execute(statement)
@@ -117,17 +123,19 @@ class Journal:
 
     def append(self, records: Sequence[Record]) -> int:
         """Write the records in one commit; the last one's sequence number."""
-        seq = 0
+        seq, bodies = 0, [_dump(record.body) for record in records]
         with self._transaction():
-            for record in records:
+            for record, body in zip(records, bodies, strict=True):
                 cursor = self._connection.execute(
                     "INSERT INTO journal (rollout_id, at, kind, body) VALUES (?, ?, ?, ?)",
-                    (record.rollout_id, record.at, record.kind.value, _dump(record.body)),
+                    (record.rollout_id, record.at, record.kind.value, body),
                 )
                 assert cursor.lastrowid is not None
                 seq = cursor.lastrowid
                 if record.kind is Kind.TRANSITION:
                     self._index(record)
+        self.written.update(record.kind for record in records)
+        self.written_bytes += sum(map(len, bodies))
         return seq
 
     def read(self, rollout_id: int) -> list[Record]:

@@ -57,8 +57,8 @@ class PrometheusSpec:
 
     requests, errors: what each version answered, and failed (always)
     labelled, wrong:  answers whose truth is known, and those that were wrong (None: not from here)
-    age:              PromQL for the age of the newest sample in seconds (None: not asked; Prometheus drops a series five
-                      minutes after its last sample)
+    age:              PromQL for the age of the newest sample in seconds (None: not asked; Prometheus drops a series
+                      five minutes after its last sample)
     max_age_s:        samples older than this are missing data (60: four scrapes at the usual 15 s)
     """
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from gateway.deploy import DeployStage
 from gateway.registry import Registry
 from gateway.serving import InferenceServing
+from rollout.controller import Work
 from rollout.evidence.feedback import FeedbackDesk
 from rollout.machine import FINAL, State
 from rollout.ports import FULL_WEIGHT
@@ -22,7 +23,10 @@ from rollout.report import RolloutStatus
 
 
 class Metrics:
-    """`active` gives the unsettled rollouts. Hand `on_change` to the rollout controller."""
+    """`active` gives the unsettled rollouts, `work` what the controller did; `more` is exported too.
+
+    The controller gets `on_change`.
+    """
 
     def __init__(
         self,
@@ -31,9 +35,14 @@ class Metrics:
         serving: InferenceServing,
         desk: FeedbackDesk,
         active: Callable[[], Sequence[RolloutStatus]],
+        work: Callable[[], Work],
+        more: Sequence[Collector] = (),
     ) -> None:
         self._collected = CollectorRegistry()
+        for collector in more:
+            self._collected.register(collector)
         self._collected.register(_Now(registry=registry, serving=serving, desk=desk, active=active))
+        self._collected.register(_Worked(work))
         self._deployments = Counter(
             "penstock_deployments",
             "Deployments by how they ended: live, rollout, unrouted, unchanged, failed or refused.",
@@ -112,6 +121,19 @@ class _Now(Collector):
         weight = GaugeMetricFamily(
             "penstock_rollout_weight_ratio", "The candidate's share of traffic now.", labels=["model", "candidate"]
         )
+        mirror = GaugeMetricFamily(
+            "penstock_rollout_mirror_ratio",
+            "The share of requests that both versions answer, unseen.",
+            labels=["model", "candidate"],
+        )
+        step = GaugeMetricFamily(
+            "penstock_rollout_step",
+            "The step that the rollout is in; 0 before the first.",
+            labels=["model", "candidate"],
+        )
+        frozen = GaugeMetricFamily(
+            "penstock_rollout_frozen", "1 while a freeze of the spec is in force.", labels=["model", "candidate"]
+        )
         evidence = GaugeMetricFamily(
             "penstock_rollout_evidence_ratio",
             "How far the evidence is towards each decision; 1 is enough.",
@@ -122,11 +144,17 @@ class _Now(Collector):
             for known in State:
                 state.add_metric([*version, known.value], float(status.state is known))
             weight.add_metric(version, status.weight_bp / FULL_WEIGHT)
+            mirror.add_metric(version, status.mirror_bp / FULL_WEIGHT)
+            step.add_metric(version, status.step)
+            frozen.add_metric(version, float(status.frozen_until is not None))
             for metric in status.metrics:
                 evidence.add_metric([*version, metric.metric, "advance"], metric.toward_advance)
                 evidence.add_metric([*version, metric.metric, "rollback"], metric.toward_rollback)
         yield state
         yield weight
+        yield mirror
+        yield step
+        yield frozen
         yield evidence
 
     def _feedback(self) -> Iterator[Metric]:
@@ -150,3 +178,38 @@ class _Now(Collector):
         logged.add_metric(["kept"], totals.predictions)
         logged.add_metric(["dropped"], self._desk.dropped)
         yield logged
+
+
+class _Worked(Collector):
+    """What the rollout controller has done since it started, read at each scrape."""
+
+    def __init__(self, work: Callable[[], Work]) -> None:
+        self._work = work
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        work = self._work()
+        verdicts = CounterMetricFamily(
+            "penstock_rollout_ticks", "Ticks of evidence that were judged, by verdict.", labels=["model", "verdict"]
+        )
+        for (model, decision), count in sorted(work.verdicts.items()):
+            verdicts.add_metric([model, decision.value], count)
+        yield verdicts
+        records = CounterMetricFamily(
+            "penstock_journal_records", "Records written to the rollout journal.", labels=["kind"]
+        )
+        for kind, count in sorted(work.records.items()):
+            records.add_metric([kind.value], count)
+        yield records
+        yield CounterMetricFamily(
+            "penstock_journal_bytes", "Size of the records written to the rollout journal.", value=work.record_bytes
+        )
+        notices = CounterMetricFamily("penstock_notices", "Webhooks by what became of them.", labels=["outcome"])
+        for outcome in ("delivered", "failed", "dropped", "retries"):
+            notices.add_metric([outcome], getattr(work.notices, outcome))
+        yield notices
+        yield GaugeMetricFamily(
+            "penstock_notices_waiting", "Webhooks that wait to be sent.", value=work.notices_waiting
+        )

@@ -311,7 +311,7 @@ async def test_the_compiled_configuration_is_yaml(api: httpx.AsyncClient) -> Non
 async def test_the_api_describes_itself_and_its_errors(api: httpx.AsyncClient) -> None:
     document = (await api.get("/api/v1/openapi.json")).json()
     operations = [(m, p, o) for p, item in document["paths"].items() for m, o in item.items()]
-    assert len(operations) == 17
+    assert len(operations) == 21
     for _, _, operation in operations:
         assert "422" not in operation["responses"], "no answer of this API has that shape"
         assert operation["responses"]["default"]["content"]["application/json"]["schema"] == {

@@ -1,0 +1,174 @@
+"""Rollouts under load while the control plane is killed at random moments, again and again.
+
+`python -m tests.e2e.kills --kills 100` prints the report; the nightly test asserts what does not depend on this
+machine's speed. Each kill is SIGKILL to `penstock up` alone, at a moment drawn from a seed; it is started again at
+once. Rollouts follow one another, each to the next version: one after the other judged by errors and latency, which
+has to be promoted, and with a shadow step that asks for stable's answers, which this version does not give, so that
+it has to be rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests import models
+from tests.e2e.load import Load, load
+from tests.e2e.running import Penstock, running
+from tests.e2e.test_changes_under_load import ROW, in_thread
+
+MODEL, SERVICE = "stormy", "penstock.models.stormy.v1.Stormy"
+LEASE_TTL_S = 10.0
+SPEC = """
+steps: [20, 50, 100]
+min_step: 3s
+warmup: {start: 1s, step: 1s}
+tolerance: {latency: 300%}
+margins: {errors: 20%, latency_p50: 900%, latency_p99: none, accuracy: 5}
+rollback_window: 1s
+"""
+"""Short and coarse: every kill should meet a rollout in another state."""
+
+SHADOW = SPEC + "shadow: {share: 100, requests: 200, max_disagreement: 2%}\n"
+KINDS = {"plain": (SPEC, "promoted"), "shadowed": (SHADOW, "rolled_back")}
+"""The spec, and how its rollout has to end."""
+
+LONGEST_S = 180.0
+FINAL = ("promoted", "rolled_back", "aborted", "failed")
+
+
+@dataclass
+class Report:
+    """`ready_s`: from the start of the new process to its "ready"; `answers_s`: until the rollout's state was told;
+    `weight_s`: until the data plane's weight stood behind it again, where the rollout had one. `met`: the state that
+    each kill met. `ends`: how each kind of rollout ended. Failures are failed requests."""
+
+    ready_s: list[float] = field(default_factory=list)
+    answers_s: list[float] = field(default_factory=list)
+    weight_s: list[float] = field(default_factory=list)
+    met: Counter[str] = field(default_factory=Counter)
+    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
+    replayed: int = 0
+    differing: list[str] = field(default_factory=list)
+    requests: int = 0
+    exposed: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        ends = ", ".join(f"{count} {kind} {state}" for (kind, state), count in sorted(self.ends.items()))
+        met = ", ".join(f"{state} {count}" for state, count in self.met.most_common())
+        return [
+            f"{sum(self.met.values())} kills; they met: {met}",
+            f"{self.requests:,} requests, {len(self.failures)} failed",
+            f"rollouts that ended: {ends}",
+            f"shadowed rollouts that users saw: {len(self.exposed)}",
+            f"journals judged again: {self.replayed}, of which {len(self.differing)} differ",
+            f"from start to ready: {_spread(self.ready_s)}",
+            f"from start to the rollout's state: {_spread(self.answers_s)}",
+            f"from start to its weight: {_spread(self.weight_s)}",
+        ]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "never measured"
+    ordered = sorted(seconds)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+    return f"median {statistics.median(ordered):.2f} s, p95 {p95:.2f} s, longest {ordered[-1]:.2f} s, n {len(ordered)}"
+
+
+async def storm(stack: Penstock, *, kills: int, seed: int) -> Report:
+    """Kill and restart `kills` times, then let the last rollout end."""
+    chance, report = random.Random(seed), Report()
+    await in_thread(stack.deploy_live, MODEL, models.add(1))
+    async with load(stack, MODEL, SERVICE, ROW, workers=3) as seen:
+        await seen.answered(50)
+        rollout, kind = await _next_rollout(stack, "plain"), "plain"
+        for _ in range(kills):
+            await asyncio.sleep(chance.uniform(0.0, 4.0))
+            status = await in_thread(stack.rollout, MODEL)
+            if status["state"] in FINAL:
+                await _ended(stack, kind, status, report)
+                kind = "shadowed" if kind == "plain" else "plain"
+                rollout = await _next_rollout(stack, kind)
+                await asyncio.sleep(chance.uniform(0.0, 3.0))
+                status = await in_thread(stack.rollout, MODEL)
+            report.met[status["state"]] += 1
+            await _kill_and_restart(stack, status, report)
+        await _ended(stack, kind, await _decided(stack, rollout), report)
+        _count(seen, report)
+    return report
+
+
+def _count(seen: Load, report: Report) -> None:
+    report.requests = len(seen.answers) + len(seen.failures)
+    report.failures = list(seen.failures)
+
+
+async def _next_rollout(stack: Penstock, kind: str) -> int:
+    versions = (await in_thread(httpx.get, f"{stack.operators}/api/v1/models/{MODEL}", timeout=30)).json()["versions"]
+    artefact = models.add(len(versions) + 1)
+    await in_thread(stack.deploy, MODEL, artefact, spec=KINDS[kind][0])
+    return int((await in_thread(stack.rollout, MODEL))["rollout_id"])
+
+
+async def _kill_and_restart(stack: Penstock, before: dict[str, Any], report: Report) -> None:
+    await in_thread(stack.kill)
+    started = time.monotonic()
+    await in_thread(stack.start)
+    report.ready_s.append(time.monotonic() - started)
+    status = await in_thread(stack.rollout, MODEL)
+    report.answers_s.append(time.monotonic() - started)
+    assert status["rollout_id"] == before["rollout_id"], "the rollout is the one that was under way"
+    assert status["granted_bp"] >= 0
+    while status["granted_bp"] and not status["weight_bp"] and status["state"] in ("step", "baking"):
+        await asyncio.sleep(0.02)
+        status = await in_thread(stack.rollout, MODEL)
+        if status["weight_bp"]:
+            report.weight_s.append(time.monotonic() - started)
+
+
+async def _decided(stack: Penstock, rollout: int) -> dict[str, Any]:
+    deadline = time.monotonic() + LONGEST_S
+    while True:
+        status: dict[str, Any] = await in_thread(stack.rollout, MODEL)
+        if status["rollout_id"] == rollout and status["state"] in FINAL:
+            return status
+        assert time.monotonic() < deadline, status
+        await asyncio.sleep(0.1)
+
+
+async def _ended(stack: Penstock, kind: str, status: dict[str, Any], report: Report) -> None:
+    """Count how it ended, and judge it again from its journal."""
+    report.ends[kind, status["state"]] += 1
+    if kind == "shadowed" and status["users_share"]:
+        report.exposed.append(f"rollout {status['rollout_id']}")
+    again = await in_thread(stack.cli, "rollout", "replay", str(status["rollout_id"]))
+    report.replayed += 1
+    if again.returncode != 0:
+        report.differing.append(again.stdout + again.stderr)
+
+
+def main() -> None:
+    options = ArgumentParser(description=__doc__)
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--seed", type=int, default=1)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory), lease_ttl_s=LEASE_TTL_S) as stack:
+        report = asyncio.run(storm(stack, kills=chosen.kills, seed=chosen.seed))
+    print("\n".join([*report.lines(), *report.failures[:10], *report.differing[:3]]))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
