@@ -18,6 +18,7 @@ import numpy as np
 from rollout.controller import Controller
 from rollout.journal import Journal
 from rollout.machine import State
+from rollout.notifier import Notifier
 from rollout.performer import Check, Patience
 from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, LoadRefused, Tick
 from rollout.report import RolloutStatus
@@ -167,7 +168,12 @@ QUICK = RolloutSpec(min_step_s=5.0, warm_up_start_s=2.0, warm_up_step_s=2.0, dea
 
 
 def make_controller(
-    world: World, connection: sqlite3.Connection, *, journal: Journal | None = None, checks: tuple[Check, ...] = ()
+    world: World,
+    connection: sqlite3.Connection,
+    *,
+    journal: Journal | None = None,
+    checks: tuple[Check, ...] = (),
+    notifier: Notifier | None = None,
 ) -> Controller:
     return Controller(
         serving=world,
@@ -178,6 +184,7 @@ def make_controller(
         settings=ControllerSettings(lease_ttl_s=TTL_S),
         patience=PATIENCE,
         checks=checks,
+        notifier=notifier,
     )
 
 
