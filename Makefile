@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway generate clean
+.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway generate clean load
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -45,6 +45,9 @@ schemathesis: $(READY) ## random requests made from /openapi.json against a whol
 
 bench: $(READY) ## Penstock beside its peers: docs/benchmarks/peers.md (15 minutes and 0.5 GB of downloads; needs h2load)
 	@$(BIN)/python -m loadtest.bench.peers --write docs/benchmarks/peers.md
+
+load: $(READY) ## load on a model, with an HTML report; starts a stack if none runs (MODEL=digits ARGS="--rate 200 --p99 50ms")
+	@$(BIN)/python -m loadtest.with_stack $(or $(MODEL),digits) $(ARGS)
 
 bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md

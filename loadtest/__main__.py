@@ -1,4 +1,4 @@
-"""`python -m loadtest`: what `penstock load` runs. Importing Locust makes sockets yield to greenlets, gRPC is asked to."""
+"""`python -m loadtest`: what `penstock load` runs. Importing Locust makes sockets yield to greenlets; gRPC is told to."""
 
 import sys
 

@@ -18,6 +18,9 @@ from loadtest.figures import Series
 COLOURS = 6
 """Different colours that the page defines; a line beyond them is grey."""
 
+CLOSE = 0.05
+"""Events nearer than this share of the chart's width are marked as one."""
+
 LOG_FROM = 20.0
 """Latencies whose largest is this many times the smallest are drawn on a logarithmic scale."""
 
@@ -80,7 +83,7 @@ def time_chart(
 ) -> str:
     """Lines over the seconds of a test. `events` are vertical marks, numbered as the page lists them."""
     across = linear_time_scale(seconds)
-    marks = [(across.at(second), str(number)) for number, (second, _) in enumerate(events, 1)]
+    marks = _marks([across.at(second) for second, _ in events])
     return _chart(
         lines, across, scale, unit, [(t, time_label(t, across.high)) for t in across.ticks], marks, interval_s
     )
@@ -119,6 +122,17 @@ def number(value: float) -> str:
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.2g}" if value < 1 else f"{value:.3g}"
+
+
+def _marks(places: Sequence[float]) -> list[tuple[float, str]]:
+    """The numbers of events at their places (0..1); neighbours that would print over each other share one, 2-4."""
+    marks: list[tuple[float, int, int]] = []
+    for number, place in enumerate(places, 1):
+        if marks and place - marks[-1][0] < CLOSE:
+            marks[-1] = (marks[-1][0], marks[-1][1], number)
+        else:
+            marks.append((place, number, number))
+    return [(place, f"{first}" if first == last else f"{first}-{last}") for place, first, last in marks]
 
 
 def _chart(

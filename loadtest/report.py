@@ -54,9 +54,11 @@ def report_html(figures: Figures, conclusion: Conclusion) -> str:
         percentiles=PERCENTILES,
         generator=figures.generator(),
         generator_charts=generator_charts(figures),
-        events=[(time_label(event.second, figures.record.seconds), event.what) for event in figures.record.events],
+        events=[
+            (time_label(round(event.second), figures.record.seconds), event.what) for event in figures.record.events
+        ],
         plateaus=figures.plateaus(),
-        duration=time_label(figures.record.seconds, figures.record.seconds),
+        duration=time_label(round(figures.record.seconds), figures.record.seconds),
     )
 
 

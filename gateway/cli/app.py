@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import adopt, api, deploy, envoy, feedback, models, predict, rollout, stack
+from gateway.cli import adopt, api, deploy, envoy, feedback, load, models, predict, rollout, stack
 from gateway.cli.session import DEFAULT_GATEWAY, DEFAULT_SERVER, Failure, Session
 
 _VALUED = ("--server", "--gateway")
@@ -95,4 +95,5 @@ predict.add_to(app)
 api.add_to(app)
 rollout.add_to(app)
 feedback.add_to(app)
+load.add_to(app)
 envoy.add_to(app)
