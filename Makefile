@@ -52,6 +52,9 @@ load: $(READY) ## load on a model, with an HTML report; starts a stack if none r
 bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md
 
+bench-judge: $(READY) ## whole rollouts simulated by the thousand: docs/benchmarks/judge.md (an hour; QUICK=1: minutes)
+	@$(BIN)/python -m loadtest.bench.rollout $(if $(QUICK),--cells quick --runs 0.1 --outcomes build/bench-judge-quick.jsonl,--cells full --write docs/benchmarks/judge.md)
+
 generate: $(READY) ## golden files and pinned requirements anew (pins are kept where they still fit)
 	@$(BIN)/python -m tests.contract.regenerate
 	@$(BIN)/python -m tests.envoy.regenerate

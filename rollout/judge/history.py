@@ -51,7 +51,9 @@ def _excess(bad_a: FloatArray, n_a: FloatArray, bad_b: FloatArray, n_b: FloatArr
     used = (n_a > 0) & (n_b > 0) & (bad_a + bad_b > 0)
     bad_a, n_a, bad_b, n_b = bad_a[used], n_a[used], bad_b[used], n_b[used]
     rate = (bad_a + bad_b) / (n_a + n_b)
-    return (bad_a - n_a * rate) ** 2, n_a * n_b * rate / (n_a + n_b)
+    excess: FloatArray = bad_a - n_a * rate
+    variance: FloatArray = n_a * n_b * rate / (n_a + n_b)
+    return np.square(excess), variance
 
 
 def calibrate_latency(counts_a: FloatArray, counts_b: FloatArray, edges_us: tuple[int, ...]) -> float:

@@ -16,6 +16,7 @@ from rollout.judge.rows import Rows
 
 TOLERATED_RATIO = 1.25
 _ALTERNATIVE_RATIO = 2.0
+_FAR_RATIO = 2.0
 _LOG_ALARM = math.log(100.0)
 _LOG_MOST = 30.0
 _LEAST_WAIT_S = 5.0
@@ -32,22 +33,22 @@ class LabelRates(Rows):
     of the canary's first label into a step.
     """
 
-    arrays = ("log_e", "first_answer_s", "lag_s", "armed", "step", "window", "window_s")
+    arrays = ("log_e", "log_alike", "first_answer_s", "lag_s", "step", "window", "window_s")
 
     def __init__(self, runs: int):
         self.log_e: FloatArray = np.zeros((runs, 2))
         self.first_answer_s: FloatArray = np.full(runs, _UNKNOWN)
         self.lag_s: FloatArray = np.full(runs, _UNKNOWN)
-        self.armed: BoolArray = np.zeros(runs, dtype=bool)
-        """Whether rates were compared in this step."""
+        self.log_alike: FloatArray = np.zeros((runs, 2))
+        """Evidence, in this step, against one version's rate being `_FAR_RATIO` times the other's."""
         self.window: FloatArray = np.zeros((runs, 4))
         self.window_s: FloatArray = np.zeros(runs)
         self.step: FloatArray = np.zeros((runs, 4))
-        """In this step, since armed: labels and answers of the canary, of stable."""
+        """In this step, once they could be compared: labels and answers of the canary, of stable."""
 
     def start_step(self, rows: IntArray) -> None:
         self.log_e[rows] = 0.0
-        self.armed[rows] = False
+        self.log_alike[rows] = 0.0
         for counts in (self.step, self.window, self.window_s):
             counts[rows] = 0.0
 
@@ -75,16 +76,22 @@ class LabelRates(Rows):
         canary, stable = self.window[rows, :2].T, self.window[rows, 2:].T
         for side, (one, other) in enumerate(((canary, stable), (stable, canary))):
             log_f = rate_ratio(one[0], one[1], other[0], other[1], TOLERATED_RATIO, _ALTERNATIVE_RATIO)
+            self.log_alike[rows, side] += rate_ratio(one[0], one[1], other[0], other[1], _FAR_RATIO, 1.0)
             self.log_e[rows, side] = np.minimum(np.maximum(self.log_e[rows, side], 0.0) + log_f, _LOG_MOST)
         self.step[rows] += self.window[rows]
         self.window[rows] = 0.0
         self.window_s[rows] = 0.0
-        self.armed[rows] = True
 
     def rates(self, row: int) -> tuple[float, float]:
         """Labels per answer of canary and stable in this step, of one rollout."""
         labels_canary, canary, labels_stable, stable = self.step[row].tolist()
         return labels_canary / max(canary, 1.0), labels_stable / max(stable, 1.0)
+
+    @property
+    def alike(self) -> BoolArray:
+        """Where rates are shown to be about equal in this step, so that labels may speak against a version."""
+        result: BoolArray = ~self.lopsided & (self.log_alike >= _LOG_ALARM).all(axis=1)
+        return result
 
     @property
     def lopsided(self) -> BoolArray:

@@ -203,7 +203,7 @@ class Panel(Rows):
         suspicious = present & (np.stack([m.log_suspicion() for m in self.metrics]) > SUSPICION_LOG_E)
         safe = [m.safety(self.stage, self.judged_s).shown(self.log_safe_needed) for m in self.metrics]
         # Labels that come for one version only are no evidence of how good its answers are.
-        labelled = (self.label_rates.armed & ~self.label_rates.lopsided)[None, :] | ~_BY_LABEL[:, None]
+        labelled = self.label_rates.alike[None, :] | ~_BY_LABEL[:, None]
         harmful &= labelled
         drifted, action = self.drift.drifted, self.settings.drift
         forbidden = action is DriftAction.ROLL_BACK

@@ -41,7 +41,7 @@ def verdicts(restart_at: frozenset[int]) -> list[dict[str, object]]:
 WHOLE = verdicts(frozenset())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.frozensets(st.integers(0, len(TICKS) - 1), min_size=1, max_size=6))
 def test_restarting_at_any_tick_changes_nothing(restart_at: frozenset[int]) -> None:
     assert verdicts(restart_at) == WHOLE

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rollout.judge import Decision, Judge, JudgeSettings, Stage
-from rollout.ports import ArmCounts, Tick
+from rollout.ports import ArmCounts, PairedCounts, Tick
 from tests.judge.traffic import CANARY, EDGES_US, STABLE, Arm, ticks, with_arm
 
 QUICK = JudgeSettings(min_step_s=0.0, warm_up_start_s=0.0)
@@ -52,6 +52,22 @@ FAULTS: dict[str, tuple[Callable[[Tick], Tick], str]] = {
     "edges not rising": (lambda t: replace(t, edges_us=EDGES_US[::-1]), "rising"),
     "more wrong than labelled": (lambda t: with_arm(t, CANARY, labelled=2, wrong=3), "3 wrong of only 2"),
     "labels negative": (lambda t: with_arm(t, CANARY, labelled=-1), "labelled = -1"),
+    "callers negative": (lambda t: with_arm(t, CANARY, callers=-4), "callers = -4"),
+    "more failing callers than callers": (
+        lambda t: with_arm(t, STABLE, callers=2, bad_callers=3),
+        "3 failing of only 2",
+    ),
+    "predicted without classes": (lambda t: with_arm(t, CANARY, predicted=(3, 4)), "2 predicted classes, expected 0"),
+    "predicted short": (
+        lambda t: replace(with_arm(t, CANARY, predicted=(3,)), classes=("a", "b")),
+        "1 predicted classes, expected 2",
+    ),
+    "predicted negative": (
+        lambda t: replace(with_arm(t, CANARY, predicted=(3, -1)), classes=("a", "b")),
+        "predicted classes that are negative",
+    ),
+    "mirrored pairs negative": (lambda t: replace(t, paired=PairedCounts(agreed=-1)), "agreed = -1"),
+    "mirrored pairs NaN": (lambda t: replace(t, paired=PairedCounts(both_ok=math.nan)), "both_ok = nan"),  # type: ignore[arg-type]  # broken on purpose
     "reward NaN": (lambda t: with_arm(t, CANARY, reward_count=1, reward_sum=math.nan), "rewards of nan"),
     "reward without count": (lambda t: with_arm(t, CANARY, reward_sum=1.0), "rewards of 1.0"),
     "reward out of range": (lambda t: with_arm(t, CANARY, reward_count=2, reward_sum=9.0), "between 0 and 1"),

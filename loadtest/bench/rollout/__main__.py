@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from loadtest.bench.rollout.cells import BAD_RUNS, HEALTHY_RUNS, SETS, Cell
 from loadtest.bench.rollout.page import page, verdict_line
 from loadtest.bench.rollout.scenario import SCENARIOS
-from loadtest.bench.rollout.simulate import BATCH, RULES, simulate
+from loadtest.bench.rollout.simulate import BATCH, HELD, HORIZON_S, NULL_S, NULLS, RIVALS, RULES, simulate
 from loadtest.bench.rollout.store import Store
 
 
@@ -27,21 +28,29 @@ def main() -> int:
     options = parser.parse_args()
 
     store, started = Store(options.outcomes), time.monotonic()
-    for rule, part in () if options.print else (("Penstock", 1.0), *((r, options.rivals) for r in list(RULES)[1:])):
-        for cell in SETS[options.cells]:
-            if options.only not in f"{cell.scenario}/{cell.noise}":
-                continue
-            for batch, runs in batches(cell, options.runs * part):
-                if store.has(rule, cell, batch) or time.monotonic() - started > 60 * options.minutes:
-                    continue
-                begun = time.monotonic()
-                store.add(rule, cell, batch, simulate(cell, batch, runs, rule))
-                print(f"{rule}: {cell}, {runs} rollouts, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    for rule, cell, batch, runs in () if options.print else plan(options.cells, options.runs, options.rivals):
+        late = time.monotonic() - started > 60 * options.minutes
+        if late or store.has(rule, cell, batch) or options.only not in f"{cell.scenario}/{cell.noise}":
+            continue
+        begun = time.monotonic()
+        horizon_s = NULL_S if rule == HELD else HORIZON_S
+        store.add(rule, cell, batch, simulate(cell, batch, runs, rule, horizon_s))
+        print(f"{rule}: {cell}, {runs} rollouts, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     text = page(store.outcomes)
     print(text)
     if options.write:
         options.write.write_text(text, encoding="utf-8")
     return 1 if "MISSED" in verdict_line(store.outcomes) else 0
+
+
+def plan(cells: str, part: float, rivals: float) -> Iterator[tuple[str, Cell, int, int]]:
+    """(rule, cell, batch, rollouts) in the order of their weight: a bench that is stopped has some of every cell."""
+    for rule in RULES:
+        chosen = NULLS if rule == HELD else SETS[cells]
+        whole = part * (rivals if rule in RIVALS else 1.0)
+        wanted = [(cell, batch, runs) for cell in chosen for batch, runs in batches(cell, whole)]
+        for cell, batch, runs in sorted(wanted, key=lambda job: job[1]):
+            yield rule, cell, batch, runs
 
 
 def batches(cell: Cell, part: float) -> list[tuple[int, int]]:

@@ -68,7 +68,8 @@ def _targets() -> tuple[Target, ...]:
 
 TARGETS = _targets()
 
-_JUDGED = tuple(dict.fromkeys(target.cell for target in TARGETS))
+_JUDGED = tuple(dict.fromkeys(t.cell for t in sorted(TARGETS, key=lambda t: t.figure is Figure.FALSE_ROLLBACK)))
+"""What must be caught first: those rollouts are short."""
 _OTHER_NOISES = (
     "none",
     "shared",

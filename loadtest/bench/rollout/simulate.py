@@ -50,6 +50,12 @@ DONE = {State.ROLLING_BACK: State.ROLLED_BACK, State.PROMOTING: State.PROMOTED}
 """The judge's part ends here; what these become, the data plane's acknowledgement decides."""
 
 
+RIVALS = ("Flagger-like", "Argo-like", "Kayenta-like")
+NULL_S = 3600
+HELD = "Penstock, no step passed"
+NULLS = tuple(Cell("at every tolerance", noise, 200.0) for noise in ("none", "shared", "bursts"))
+
+
 def penstock(cell: Cell, batch: int, runs: int) -> Rule:
     """The judge, calibrated on the batch's stretch of history."""
     return Penstock(calibrated(cell.noise, cell.rps, batch), runs, check_share=not NOISES[cell.noise].sticky)
@@ -60,6 +66,7 @@ RULES: dict[str, Callable[[Cell, int, int], Rule]] = {
     "Flagger-like": lambda _cell, _batch, runs: Flagger(runs),
     "Argo-like": lambda _cell, _batch, runs: Argo(runs),
     "Kayenta-like": lambda _cell, _batch, runs: Kayenta(runs),
+    HELD: lambda _cell, _batch, runs: Penstock(JudgeSettings(min_step_s=10.0 * HORIZON_S), runs),
 }
 """Makes a rule for (cell, batch, number of rollouts)."""
 
