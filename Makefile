@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway generate clean load
+.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway bench-judge generate clean load
 
 BIN := .venv/bin
 READY := .venv/.ready
