@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway bench-judge generate clean load
+.PHONY: schemathesis help demo test test-all test-clients fuzz check bench bench-gateway bench-capacity bench-judge generate clean load
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY := 1
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Settings: KEEP=1 leaves the demo running; PYTHON=/path/to/python3.11 names another interpreter"
 
 demo: $(READY) ## four versions of a model through their rollouts, on real parts (under 5 minutes)
@@ -51,6 +51,9 @@ load: $(READY) ## load on a model, with an HTML report; starts a stack if none r
 
 bench-gateway: $(READY) ## what the gateway costs per request: docs/benchmarks/gateway.md (15 minutes; needs h2load)
 	@$(BIN)/python -m loadtest.bench.gateway --write docs/benchmarks/gateway.md
+
+bench-capacity: $(READY) ## cores for a load, Envoys for a control plane: docs/benchmarks/capacity.md (5 minutes; needs h2load)
+	@$(BIN)/python -m loadtest.bench.capacity --write docs/benchmarks/capacity.md
 
 bench-judge: $(READY) ## whole rollouts simulated by the thousand: docs/benchmarks/judge.md (an hour; QUICK=1: minutes)
 	@$(BIN)/python -m loadtest.bench.rollout $(if $(QUICK),--cells quick --runs 0.1 --outcomes build/bench-judge-quick.jsonl,--cells full --write docs/benchmarks/judge.md)

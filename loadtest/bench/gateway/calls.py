@@ -23,7 +23,6 @@ from gateway.contract.derive import derive
 from gateway.contract.descriptor import message_classes
 from gateway.contract.model import Contract
 
-_ROWS = "1"
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -45,17 +44,18 @@ class Wire(StrEnum):
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A batching model x -> y, one row per request; `y` is what the stub answers."""
+    """A batching model x -> y, called with the same row `rows` times; `y` is what the stub answers to each."""
 
     name: str
     x: NDArray[np.float32]
     y: NDArray[np.float32]
+    rows: int = 1
 
     @cached_property
     def signature(self) -> Signature:
         inputs = (TensorSpec("x", Datatype.FP32, self.x.shape),)
         outputs = (TensorSpec("y", Datatype.FP32, self.y.shape),)
-        return Signature(inputs, outputs, max_batch_size=8)
+        return Signature(inputs, outputs, max_batch_size=max(8, self.rows))
 
     @cached_property
     def contract(self) -> Contract:
@@ -67,21 +67,23 @@ class BenchModel:
 
     def typed_request(self) -> bytes:
         message: Any = message_classes(self.contract).request()
-        message.instances.add().x.extend(self.x.ravel().tolist())
+        for _ in range(self.rows):
+            message.instances.add().x.extend(self.x.ravel().tolist())
         return framed(message.SerializeToString())
 
     def typed_response(self) -> bytes:
         message: Any = message_classes(self.contract).response()
-        message.predictions.add().y.extend(self.y.ravel().tolist())
+        for _ in range(self.rows):
+            message.predictions.add().y.extend(self.y.ravel().tolist())
         return framed(message.SerializeToString())
 
     def infer_request(self) -> bytes:
         message = oip.ModelInferRequest(
             model_name=self.name,
-            id=_ROWS,
-            inputs=[{"name": "x", "datatype": "FP32", "shape": [1, *self.x.shape]}],
+            id=str(self.rows),
+            inputs=[{"name": "x", "datatype": "FP32", "shape": [self.rows, *self.x.shape]}],
             outputs=[{"name": "y"}],
-            raw_input_contents=[self.x.tobytes()],
+            raw_input_contents=[self.x.tobytes() * self.rows],
         )
         return framed(message.SerializeToString())
 
@@ -89,16 +91,16 @@ class BenchModel:
         message = oip.ModelInferResponse(
             model_name=self.served_name,
             model_version="1",
-            id=_ROWS,  # servers repeat the request's; Penstock sends the number of rows there and checks it
-            outputs=[{"name": "y", "datatype": "FP32", "shape": [1, *self.y.shape]}],
-            raw_output_contents=[self.y.tobytes()],
+            id=str(self.rows),  # servers repeat the request's; Penstock sends the number of rows there and checks it
+            outputs=[{"name": "y", "datatype": "FP32", "shape": [self.rows, *self.y.shape]}],
+            raw_output_contents=[self.y.tobytes() * self.rows],
         )
         return framed(message.SerializeToString())
 
     def json_request(self) -> bytes:
         # Every float32 as the shortest text that names it, as a JavaScript or numpy caller writes it.
         values = np.array([float(str(value)) for value in self.x.ravel()]).reshape(self.x.shape)
-        return json.dumps({"instances": [{"x": values.tolist()}]}).encode()
+        return json.dumps({"instances": [{"x": values.tolist()}] * self.rows}).encode()
 
     def check_typed(self, answer: bytes) -> None:
         message: Any = message_classes(self.contract).response.FromString(answer)
@@ -106,14 +108,16 @@ class BenchModel:
 
     def check_infer(self, answer: bytes) -> None:
         message = oip.ModelInferResponse.FromString(answer)
-        self._check([np.frombuffer(raw, np.float32) for raw in message.raw_output_contents])
+        raws = [np.frombuffer(raw, np.float32) for raw in message.raw_output_contents]
+        self._check([row for raw in raws for row in np.array_split(raw, self.rows)])
 
     def check_json(self, answer: bytes) -> None:
         self._check([row["y"] for row in json.loads(answer)["predictions"]])
 
     def _check(self, rows: list[Any]) -> None:
-        if len(rows) != 1 or not np.array_equal(np.asarray(rows[0], np.float32), self.y.ravel()):
-            raise WrongAnswer(f"expected one row {self.y.tolist()}, received {rows}")
+        if [np.asarray(row, np.float32).tolist() for row in rows] != [self.y.ravel().tolist()] * self.rows:
+            count = "one row" if self.rows == 1 else f"{self.rows} rows"
+            raise WrongAnswer(f"expected {count} {self.y.tolist()}, received {rows}")
 
 
 _ANSWER = np.array([0.25, 0.5, 0.125, 1.5], dtype=np.float32)
