@@ -131,6 +131,35 @@ class TestAdvancing:
         assert seconds < 600
 
 
+class TestStages:
+    def test_the_last_of_several_steps_is_a_bake_whatever_its_weight(self) -> None:
+        assert [Stage.of(step, 3) for step in range(3)] == [Stage.EARLY, Stage.FINAL, Stage.BAKE]
+        assert Stage.of(0, 1) is Stage.FINAL
+        assert [Stage.of(step, 2) for step in range(2)] == [Stage.FINAL, Stage.BAKE]
+
+    def test_a_bake_with_a_large_holdback_does_not_wait_for_the_tail_again(self) -> None:
+        judge = Judge(DEFAULT)
+        judge_until_decided(DEFAULT, judge=judge, rps=400, weight_bp=3000, stage=Stage.FINAL, seconds=300)
+        judge.start_step(8500, 3600.0, Stage.BAKE)
+        baked = ticks(rps=100, weight_bp=8500, start=3600.0, seconds=200)
+        assert Decision.ADVANCE in {judge.observe(tick, STABLE, CANARY).decision for tick in baked}
+
+    def test_what_is_missing_is_told_at_the_steps_own_split(self) -> None:
+        """Told at the split of the whole rollout, it grew for minutes after a change from 10 to 85 %."""
+        judge = Judge(DEFAULT)
+        judge.start_step(1000, 0.0, Stage.EARLY)
+        for tick in ticks(rps=100, seconds=400):
+            judge.observe(tick, STABLE, CANARY)
+        judge.start_step(8500, 400.0, Stage.FINAL)
+        missing = []
+        for tick in ticks(rps=100, weight_bp=8500, seconds=500, start=400.0, seed=8):
+            report = judge.observe(tick, STABLE, CANARY).metrics[1]
+            missing.append(report.missing_requests)
+        settled = [count for count in missing[120:] if count]
+        assert settled
+        assert max(settled) < 2 * settled[0]
+
+
 class TestHolding:
     def test_no_labels_neither_block_nor_count(self) -> None:
         _, verdict = judge_until_decided(DEFAULT, rps=400)

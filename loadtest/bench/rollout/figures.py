@@ -57,7 +57,8 @@ def share(hits: int, runs: int) -> Measured:
     part = hits / runs
     centre = (part + _Z * _Z / (2 * runs)) / (1 + _Z * _Z / runs)
     half = _Z * math.sqrt(part * (1 - part) / runs + _Z * _Z / (4 * runs * runs)) / (1 + _Z * _Z / runs)
-    return Measured(part, max(0.0, centre - half), min(1.0, centre + half), runs)
+    low, high = centre - half if hits else 0.0, centre + half if hits < runs else 1.0
+    return Measured(part, low, high, runs)
 
 
 def middle(values: Sequence[float]) -> Measured:
