@@ -35,6 +35,8 @@ _CALM_RATIO, _CALM_ERRORS = 4.0, 2.0
 _LARGEST_GAIN = 0.5
 """Most that one pair may add to the proof by ratio, in nats: the second in which a common burst begins shows two
 versions that fail alike, for a reason that is not theirs."""
+_MATERIAL = 0.05
+"""The proof by ratio is for a stable that fails at least this part of the margin by itself."""
 _RATIO_ASKED_S = {Stage.EARLY: 600.0, Stage.FINAL: 1200.0, Stage.BAKE: 0.0}
 """How long the proof by ratio is asked for where traffic is too low for it."""
 _PRIOR_RATE, _PRIOR_REQUESTS = 0.001, 20.0
@@ -178,7 +180,10 @@ class ErrorEvidence(Evidence):
     def safety(self, stage: IntArray, judged_s: FloatArray) -> Safety:
         row = self._row(stage, judged_s)
         at = np.arange(len(row))
-        by_ratio = np.where(judged_s < self._ratio_asked_s[stage], self.safe_ratio.log_e()[at, row], math.inf)
+        # Where stable hardly fails, its rate cannot fall far below what is known of it: there the difference will do.
+        material = self._stable_rate >= _MATERIAL * self._margins.values[stage, row]
+        asked = material & (judged_s < self._ratio_asked_s[stage])
+        by_ratio = np.where(asked, self.safe_ratio.log_e()[at, row], math.inf)
         return Safety(
             log_e=np.minimum(self.safe.log_e()[at, row], by_ratio),
             margin=self._margins.values[stage, row],

@@ -115,6 +115,11 @@ class TestAdvancing:
         assert verdict.decision is Decision.ROLL_BACK
         assert seconds <= 20
 
+    def test_a_model_that_never_fails_is_not_kept_waiting_for_errors(self) -> None:
+        seconds, verdict = judge_until_decided(DEFAULT, rps=400, stable=Arm(errors=0.0), canary=Arm(errors=0.0))
+        assert verdict.decision is Decision.ADVANCE
+        assert seconds < 300
+
     def test_what_was_shown_is_shown_anew_in_the_next_step(self) -> None:
         judge = Judge(DEMO)
         seconds, verdict = judge_until_decided(DEMO, judge=judge, rps=250)
