@@ -26,8 +26,8 @@ from loadtest.demo.children import ChildFailed
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.capacity", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each point, of which the best counts (8)")
-    parser.add_argument("--requests", type=int, default=3_000, help="requests of a turn with small bodies (3000)")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each point, of which the best counts (6)")
+    parser.add_argument("--requests", type=int, default=2_000, help="requests of a turn with small bodies (2000)")
     parser.add_argument("--connections", type=int, default=2_000, help="idle connections of each protocol (2000)")
     parser.add_argument(
         "--envoys",

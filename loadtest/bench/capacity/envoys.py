@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -63,16 +64,23 @@ def record(held: dict[TypeUrl, dict[str, str]], response: Any) -> None:
         named.pop(name, None)
 
 
-async def live(
-    port: int, node_id: str, held: dict[TypeUrl, dict[str, str]], served: asyncio.Event, *, recording: bool
-) -> None:
-    """One Envoy until the control plane ends. `served` is set by its first response."""
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Any]:
+    """A stream to the control plane on a connection of its own."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_OPTIONS) as channel:
         stream: Any = channel.stream_stream(
             _METHOD,
             request_serializer=xds.DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=xds.DeltaDiscoveryResponse.FromString,
-        )()
+        )
+        yield stream()
+
+
+async def live(
+    port: int, node_id: str, held: dict[TypeUrl, dict[str, str]], served: asyncio.Event, *, recording: bool
+) -> None:
+    """One Envoy until the control plane ends. `served` is set by its first response."""
+    async with connected(port) as stream:
         for request in subscriptions(node_id, held):
             await stream.write(request)
         while (response := await stream.read()) is not grpc.aio.EOF:
