@@ -151,7 +151,7 @@ class Loop:
             if not run.judged:
                 continue
             if run.baseline:
-                run.baseline = False
+                run.watch_again(self._clock.now())
                 continue
             missing = Tick(self._clock.now(), self._settings.turn_s, missing=trouble or "nothing was read of the model")
             try:

@@ -96,6 +96,8 @@ class Run:
         self.due: tuple[Act, ...] = ()
         self._journal = journal
         self._ticks_since_snapshot = 0
+        self._watched_at: float | None = None
+        self._restarted = False
 
     @classmethod
     def resume(cls, row: RolloutRow, journal: Journal) -> Run:
@@ -107,6 +109,7 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"the journal of rollout {row.id} cannot be understood: {error!r}") from error
         run.look_anew()
+        run._restarted = True
         return run
 
     @property
@@ -205,6 +208,7 @@ class Run:
         )
         if weight_bp is not None:
             body["weight"] = weight_bp
+        self._watched_at = at
         records = [Record(self.id, at, Kind.TICK, {**body, "verdict": digest(verdict)})]
         event = _EVENTS.get(verdict.decision)
         if event is not None:
@@ -217,6 +221,16 @@ class Run:
             self._ticks_since_snapshot = 0
         self._journal.append(records)
         return Decision(self.progress)
+
+    def watch_again(self, at: float) -> None:
+        """The stretch in which nobody watched is over, and counts for nothing. Raises `JournalError`."""
+        self.baseline = False
+        if self._restarted and self._watched_at is not None:
+            gone_s = at - self._watched_at
+            self.note(
+                f"the controller was restarted: {gone_s:.0f} s without evidence, which count for neither side", at
+            )
+        self._restarted = False
 
     def note(self, text: str, at: float) -> None:
         """Leave a line for whoever reads the history. Raises `JournalError`."""
@@ -241,9 +255,11 @@ class Run:
                 tick, self.progress, stable=self.stable, candidate=self.candidate, weight_bp=body.get("weight")
             )
             self._ticks_since_snapshot += 1
+            self._watched_at = record.at
         elif record.kind in (Kind.TRANSITION, Kind.CHECKPOINT):
             if record.kind is Kind.TRANSITION:
                 self.progress = Progress.from_json(body["progress"])
                 self.stable = body["stable"]
             self.judgement.restore(body, self.progress, record.at)
             self._ticks_since_snapshot = 0
+            self._watched_at = record.at

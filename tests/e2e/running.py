@@ -137,7 +137,7 @@ class Penstock:
 
     def rollout(self, name: str) -> dict[str, Any]:
         response = httpx.get(f"{self.operators}/api/v1/models/{name}/rollout", timeout=30)
-        response.raise_for_status()
+        assert response.is_success, response.text
         value: dict[str, Any] = response.json()
         return value
 

@@ -10,14 +10,17 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from rollout.journal import Journal, Kind, Record
+from rollout.journal import Journal, Kind, Record, RolloutRow
 from rollout.machine import FINAL, Event, Happening, Progress, State
+from rollout.replay import replay
 from rollout.run import CHECKPOINT_TICKS, Run
-from rollout.spec import FixedMargins
+from rollout.spec import FixedMargins, RolloutSpec
+from rollout.spec_parts import Gate, ShadowSpec
 from tests.rollout.virtual import VirtualClock, run_virtual
 from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world
 
@@ -30,6 +33,7 @@ SPEC = replace(
     margins=FixedMargins(errors=0.05, latency_p50=0.5, latency_p99=1.0, accuracy=2.0),
 )
 """Coarse margins: a rollout of some tens of seconds, so that every write of it can be the last."""
+GATED = replace(SPEC, shadow=ShadowSpec(share_bp=5000, requests=300), gates=(Gate(0, 2.0), Gate(1, 3.0)))
 BAD = Behaviour(errors=0.01)
 GOOD = Behaviour(errors=0.0)
 
@@ -77,9 +81,17 @@ class Ending:
     deaths: int
     world: World
     records: list[Record]
+    spec: RolloutSpec
 
 
-def live(candidate: Behaviour, *, die_at: int = 0, committed: bool = False, away_s: float = 2.0) -> Ending:
+def live(
+    candidate: Behaviour,
+    *,
+    die_at: int = 0,
+    committed: bool = False,
+    away_s: float = 2.0,
+    spec: RolloutSpec = SPEC,
+) -> Ending:
     """One rollout to its end, with a death at the given write and a return after `away_s`."""
 
     async def test(clock: VirtualClock) -> Ending:
@@ -87,27 +99,29 @@ def live(candidate: Behaviour, *, die_at: int = 0, committed: bool = False, away
         connection = sqlite3.connect(":memory:")
         journal = MortalJournal(connection, die_at=die_at, committed=committed)
         deaths = 0
-        state = await _life(world, connection, journal)
+        state = await _life(world, connection, journal, spec)
         if state is None:
             deaths = 1
             await clock.sleep(away_s)
             assert away_s < TTL_S or world.weight("digits") == 0
-            state = await _life(world, connection, MortalJournal(connection, die_at=0, committed=False))
+            state = await _life(world, connection, MortalJournal(connection, die_at=0, committed=False), spec)
         assert state is not None
         assert world.violations == []
-        return Ending(state, journal.writes, deaths, world, Journal(connection).read(1))
+        return Ending(state, journal.writes, deaths, world, Journal(connection).read(1), spec)
 
     return run_virtual(test)
 
 
-async def _life(world: World, connection: sqlite3.Connection, journal: MortalJournal) -> State | None:
+async def _life(
+    world: World, connection: sqlite3.Connection, journal: MortalJournal, spec: RolloutSpec
+) -> State | None:
     """Run a controller until its rollout is settled, or it dies (None)."""
     controller = make_controller(world, connection, journal=journal)
     task = asyncio.create_task(controller.run())
     journal.on_death = task.cancel
     try:
         if not controller.history("digits"):
-            await controller.start("digits", 2, 1, SPEC)
+            await controller.start("digits", 2, 1, spec)
         while not journal.dead:
             await world.clock.sleep(0.25)
             status = controller.rollout(1)
@@ -131,32 +145,71 @@ def assert_every_weight_was_granted_first(ending: Ending) -> None:
         assert weights.get("digits", 0) in {0, *granted}
 
 
-@pytest.mark.parametrize("third", range(3))
-@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
-def test_a_good_version_is_promoted_whenever_the_controller_dies(committed: bool, third: int) -> None:
-    """In thirds, for parallel test runs."""
+def assert_evidence_is_what_was_written(ending: Ending, undisturbed: Ending) -> None:
+    """Every verdict follows from the ticks in the journal, before and after the death; each tick that is there at the
+    second at which the undisturbed controller had one covers that second and no more."""
+    row = RolloutRow(1, "digits", 2, 1, ending.spec.to_json(), ending.records[0].at, ending.state, True, None)
+    found = replay(row, ending.records)
+    assert found.differences == ()
+    ticks = [record for record in ending.records if record.kind is Kind.TICK]
+    assert all(record.body["s"] <= 1.5 for record in ticks), "a tick spans time in which nobody watched"
+    assert len({record.body["at"] for record in ticks}) == len(ticks), "a tick was judged twice"
+    if ending.deaths and ending.state is undisturbed.state:
+        gaps = [later.at - earlier.at for earlier, later in pairwise(ticks) if later.at - earlier.at > 1.5]
+        noted = [record for record in ending.records if record.kind is Kind.NOTE and "restarted" in record.body["text"]]
+        assert len(gaps) <= len(noted) <= 1, "time without evidence is told"
+
+
+BEFORE_OR_AFTER = pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
+STRIDE = pytest.mark.parametrize(
+    "stride",
+    [
+        pytest.param(9, id="every ninth write"),
+        pytest.param(1, id="every write", marks=[pytest.mark.nightly, pytest.mark.timeout(1200)]),
+    ],
+)
+
+
+@STRIDE
+@BEFORE_OR_AFTER
+def test_a_good_version_is_promoted_whenever_the_controller_dies(committed: bool, stride: int) -> None:
     undisturbed = live(GOOD)
     assert undisturbed.state is State.PROMOTED
-    for die_at in range(1 + third, undisturbed.writes + 1, 3):
+    for die_at in range(1, undisturbed.writes + 1, stride):
         ending = live(GOOD, die_at=die_at, committed=committed)
         assert (ending.state, ending.deaths) == (State.PROMOTED, 1), die_at
         assert ending.world.stable["digits"] == 2
         assert ("digits", 2) in ending.world.loaded
         assert_every_weight_was_granted_first(ending)
+        assert_evidence_is_what_was_written(ending, undisturbed)
 
 
+@STRIDE
+@BEFORE_OR_AFTER
+def test_a_shadow_step_and_gates_are_passed_whenever_the_controller_dies(committed: bool, stride: int) -> None:
+    undisturbed = live(GOOD, spec=GATED)
+    assert undisturbed.state is State.PROMOTED
+    for die_at in range(1, undisturbed.writes + 1, stride):
+        ending = live(GOOD, die_at=die_at, committed=committed, spec=GATED)
+        assert (ending.state, ending.deaths) == (State.PROMOTED, 1), die_at
+        assert_every_weight_was_granted_first(ending)
+        assert_evidence_is_what_was_written(ending, undisturbed)
+
+
+@STRIDE
+@BEFORE_OR_AFTER
 @pytest.mark.parametrize("away_s", [2.0, 45.0], ids=["back within the lease", "back after the lease"])
-@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
-def test_a_bad_version_is_rolled_back_whenever_the_controller_dies(committed: bool, away_s: float) -> None:
+def test_a_bad_version_is_rolled_back_whenever_the_controller_dies(committed: bool, away_s: float, stride: int) -> None:
     undisturbed = live(BAD)
     assert undisturbed.state is State.ROLLED_BACK
-    for die_at in range(1, undisturbed.writes + 1):
+    for die_at in range(1, undisturbed.writes + 1, min(stride, 3)):
         ending = live(BAD, die_at=die_at, committed=committed, away_s=away_s)
         assert (ending.state, ending.deaths) == (State.ROLLED_BACK, 1), die_at
         assert ending.world.stable["digits"] == 1
         assert ("digits", 2) not in ending.world.staged
         assert ending.world.weight("digits") == 0
         assert_every_weight_was_granted_first(ending)
+        assert_evidence_is_what_was_written(ending, undisturbed)
 
 
 def test_a_run_read_from_the_journal_judges_on_bit_for_bit() -> None:

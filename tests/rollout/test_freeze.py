@@ -54,9 +54,7 @@ def test_windows_that_follow_on_one_another_are_one_freeze() -> None:
 
 
 @given(st.frozensets(st.integers(0, 6)), st.integers(0, 1439), st.integers(1, 1440), st.integers(0, 10**9))
-def test_a_freeze_ends_after_what_it_covers(
-    days: frozenset[int], start: int, length: int, when: int
-) -> None:
+def test_a_freeze_ends_after_what_it_covers(days: frozenset[int], start: int, length: int, when: int) -> None:
     window = FreezeWindow(days, start, start + length)
     assert FreezeWindow.from_json(window.to_json()) == window
     until = frozen_until([window], float(when))

@@ -20,7 +20,7 @@ from rollout.journal import Journal
 from rollout.machine import State
 from rollout.notifier import Notifier
 from rollout.performer import Check, Patience
-from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, LoadRefused, Tick
+from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, LoadRefused, PairedCounts, Tick
 from rollout.report import RolloutStatus
 from rollout.settings import ControllerSettings
 from rollout.spec import RolloutSpec
@@ -32,11 +32,12 @@ EDGES_US = tuple(int(500 * 1.05**index) for index in range(140))
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a version answers: share of failures and wrong labels, median latency."""
+    """How a version answers: share of failures and wrong labels, median latency; how often it differs from stable."""
 
     errors: float = 0.001
     wrong: float = 0.05
     median_us: float = 4000.0
+    differs: float = 0.01
 
 
 @dataclass
@@ -65,6 +66,7 @@ class World:
 
     def __post_init__(self) -> None:
         self._lease: dict[str, int] = {}
+        self._mirrors: dict[str, int] = {}
         self._lease_at = -1e9
         self._read_at: dict[str, float] = {}
 
@@ -97,6 +99,7 @@ class World:
             raise self.broken["lease"]
         self._lease, self._lease_at = dict(weights), self.clock.monotonic()
         self.weights_seen.append((self.clock.monotonic(), dict(weights)))
+        self._mirrors = dict(mirrors)
         self.mirrors_seen.append((self.clock.monotonic(), dict(mirrors)))
 
     async def promote(self, model: str, candidate: int) -> None:
@@ -141,7 +144,26 @@ class World:
         arms = {stable: self._arm(stable, total * (1 - share if candidates else 1.0), at)}
         for version in candidates:
             arms[version] = self._arm(version, total * share, at)
-        return Tick(at=at, seconds=at - last, arms=arms, edges_us=EDGES_US)
+        paired = self._pairs(model, self.rps * (at - last), at)
+        return Tick(at=at, seconds=at - last, arms=arms, edges_us=EDGES_US, paired=paired)
+
+    def _pairs(self, model: str, requests: float, at: float) -> PairedCounts | None:
+        """What a mirror evaluator would have compared, by the share that is copied."""
+        alive = self.clock.monotonic() - self._lease_at < TTL_S
+        share = self._mirrors.get(model, 0) / FULL_WEIGHT if alive else 0.0
+        candidates = [version for name, version in self.staged if name == model and version != self.stable[model]]
+        if not share or not candidates:
+            return None
+        rng = np.random.default_rng([self.seed, 99, round(at * 10)])
+        compared = int(rng.poisson(requests * share))
+        failed = int(rng.binomial(compared, self.versions[candidates[0]].errors))
+        disagreed = int(rng.binomial(compared - failed, self.versions[candidates[0]].differs))
+        return PairedCounts(
+            both_ok=compared - failed,
+            candidate_only_bad=failed,
+            agreed=compared - failed - disagreed,
+            disagreed=disagreed,
+        )
 
     def _arm(self, version: int, expected: float, at: float) -> ArmCounts:
         rng = np.random.default_rng([self.seed, version, round(at * 10)])
