@@ -1,4 +1,4 @@
-"""`python -m loadtest`: what `penstock load` runs. Importing Locust makes sockets yield to greenlets; gRPC is told to."""
+"""`python -m loadtest`: what `penstock load` runs. Importing Locust makes sockets yield to greenlets; so does gRPC."""
 
 import sys
 

@@ -67,7 +67,7 @@ class Canary:
                     said = rollout.state_words
                     self._tell(f"version {candidate}: {said}")
                 if rollout.final:
-                    self.outcome = f"{'was ' if rollout.state != 'failed' else ''}{said} ({rollout.reason})"
+                    self.outcome = f"ended as {said}" + ("" if rollout.state == "promoted" else f" ({rollout.reason})")
                     return
             gevent.sleep(POLL_S)
 

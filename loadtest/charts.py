@@ -91,9 +91,9 @@ def time_chart(
 
 def percentile_chart(lines: Sequence[Line], *, scale: Scale, unit: str) -> str:
     """Latency by percentile; each nine has the same width, as tails are what is looked for."""
-    nines = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
+    nines = (50.0, 90.0, 99.0, 99.9, 99.99)
     across = Scale(0.0, 4.0, False, ())
-    ticks = [(_nines(p), f"p{p:g}" if p else "min") for p in nines]
+    ticks = [(_nines(p), f"p{p:g}") for p in nines]
     return _chart(lines, across, scale, unit, ticks, (), 0.0)
 
 

@@ -46,9 +46,10 @@ def _verdict(figures: Figures, findings: tuple[Finding, ...], met: bool) -> str:
         return f"Not met: {record.stopped_early}."
     if not figures.requests:
         return "Not met: no request was sent."
-    deciding = [str(finding) for finding in findings if met or not finding.met]
-    if deciding:
-        words = f"{'Met' if met else 'Not met'}: {'; '.join(deciding)}."
+    if findings:
+        # What failed comes first.
+        told = sorted(findings, key=lambda finding: finding.met)
+        words = f"{'Met' if met else 'Not met'}: {'; '.join(map(str, told))}."
     else:
         words = f"No objectives were given; {figures.failed:,} of {figures.requests:,} requests failed."
     if record.plan.scenario is Scenario.CANARY:

@@ -6,19 +6,22 @@ Pure: reads a `loadtest.record.Record`; `loadtest.report` and `loadtest.tables` 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loadtest.histogram import Histogram, merged
 from loadtest.record import Record
 from loadtest.results import UNKNOWN_VERSION
 from loadtest.scenarios import RAMP_STEPS, Knee, Plateau, Scenario, find_knee
-from loadtest.tally import Cell
+from loadtest.tally import Cell, GeneratorSecond
 
 POINTS = 240
 """A chart's most points: about what a screen can tell apart."""
 
 NICE_INTERVALS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+
+LATE_MS = 25.0
+"""A generator whose p99 of lateness is above this does not get the CPU that it needs from its machine."""
 
 BUSY = 0.9
 """A process whose sending thread uses this share of a core has nothing left."""
@@ -208,8 +211,11 @@ class Figures:
         return float(second // self.interval_s * self.interval_s)
 
     def _instants(self) -> Iterable[float]:
+        """The beginnings of the intervals, without a last one that was cut off."""
         last = max((second for second, _, _ in self.tally.cells), default=0)
-        return [float(at) for at in range(0, last + 1, self.interval_s)]
+        instants = [float(at) for at in range(0, last + 1, self.interval_s)]
+        whole = [at for at in instants if at + self.interval_s <= self.record.seconds + 0.01]
+        return whole or instants
 
 
 def plateaus(record: Record, count: int) -> tuple[Plateau, ...]:
@@ -229,10 +235,16 @@ def plateaus(record: Record, count: int) -> tuple[Plateau, ...]:
                 / len(seconds),
                 failed=sum(cell.failed for cell in cells),
                 p99_ms=merged(cell.latencies for cell in cells).quantile_ms(0.99),
-                generator_bound=any(second.cpu >= BUSY for second in told),
+                generator_bound=_could_not_keep_up(told),
             )
         )
     return tuple(found)
+
+
+def _could_not_keep_up(told: Sequence[GeneratorSecond]) -> bool:
+    """Whether the generator was out of CPU, or was woken so late that its own delay is what its latencies show."""
+    lag = merged(second.lag for second in told).quantile_ms(0.99) or 0.0
+    return any(second.cpu >= BUSY for second in told) or lag > LATE_MS
 
 
 def version_name(version: int) -> str:

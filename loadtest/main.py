@@ -15,7 +15,7 @@ from loadtest.conclusion import conclude
 from loadtest.figures import Figures
 from loadtest.options import DEFAULT_MASTER_PORT, Options, parse
 from loadtest.place import CANNOT, prepare
-from loadtest.plan import BadPlan, check
+from loadtest.plan import check
 from loadtest.report import report_html
 from loadtest.run import Moment, Run, summary_line
 from loadtest.tables import seconds_csv, summary_csv
@@ -26,13 +26,13 @@ MET, NOT_MET, WRONG = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="load: %(message)s")
+    # It warns of many users a second, which are few here, and of things that end the run with words of our own.
+    logging.getLogger("locust.runners").setLevel(logging.ERROR)
     options = parse(arguments)
     if options.worker:
         return Worker(host=options.master_host, port=options.master_port).run()
     try:
         check(options.plan, allow_remote=options.allow_remote)
-        if options.remote_workers and options.bind == "127.0.0.1":
-            raise BadPlan("--remote-workers needs --bind with an address that they can reach")
         prepared = prepare(options.plan)
     except CANNOT as error:
         return _refuse(str(error))

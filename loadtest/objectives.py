@@ -59,7 +59,9 @@ class Finding:
     limit: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.figure} {'is within' if self.met else 'exceeds'} {self.limit}"
+        if self.met:
+            return f"{self.name} {self.figure} (limit {self.limit})"
+        return f"{self.name} {self.figure} exceeds {self.limit}"
 
 
 def judge(

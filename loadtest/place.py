@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import grpc
 import httpx
 
+from loadtest.connections import GrpcConnections
 from loadtest.examples import BadExamples, Example, read_examples
 from loadtest.inputs import Range, random_examples
 from loadtest.pace import ClosedLoop, OpenLoop, Pace
@@ -85,6 +86,7 @@ class Prepared:
             calls=self.calls,
             examples=self.examples,
             tally=Tally(),
+            connections=GrpcConnections(urlsplit(plan.gateway).netloc),
             callers=plan.callers,
             feedback_share=plan.feedback,
             begins=begins,

@@ -106,7 +106,11 @@ class Run:
         watch: Callable[[Moment], None],
     ) -> Record:
         self._begins = time.perf_counter() + starts_at - time.time()
-        page = None if self.options.web is None else environment.create_web_ui("127.0.0.1", self.options.web)
+        page = None
+        if self.options.web is not None:
+            # Locust's page takes this program's arguments for Locust's own.
+            del sys.argv[1:]
+            page = environment.create_web_ui("127.0.0.1", self.options.web)
         if self.plan.scenario is Scenario.CANARY:
             self._canary = Canary(self.plan, begins=self._begins)
         users = self._users(0.0)
@@ -115,6 +119,7 @@ class Run:
         seconds = self.plan.schedule.seconds
         try:
             while (second := time.perf_counter() - self._begins) < self.plan.schedule.seconds:
+                self._notice_missing(runner)
                 if self._over(second):
                     seconds = max(0.0, second)
                     break
@@ -134,6 +139,13 @@ class Run:
             if page is not None:
                 page.stop()
         return self._record(seconds)
+
+    def _notice_missing(self, runner: LocalRunner | MasterRunner) -> None:
+        """A worker that went away takes its share of the load with it: what is counted is no longer the plan's."""
+        if isinstance(runner, MasterRunner):
+            there = len(runner.clients.all) - len(runner.clients.missing)
+            if there < self._surroundings.processes:
+                self.interrupt(f"only {there} of {self._surroundings.processes} workers are left")
 
     def _users(self, second: float) -> int:
         """An open loop has all its users from the start; in a closed one they are the load."""
@@ -193,9 +205,10 @@ class Run:
 
 
 def summary_line(moment: Moment) -> str:
-    """One line of progress: the last whole second, and the failures so far."""
+    """One line of progress: the last second that is known whole, and the failures so far."""
     tally = moment.record.tally
-    last = int(moment.second) - 1
+    # Workers report every three seconds.
+    last = int(moment.second) - (1 if moment.record.surroundings.processes == 1 else 5)
     answered = sum(count for (second, _), count in tally.answers.items() if second == last)
     figures = Figures(moment.record)
     p50, p99 = (figures.latencies.quantile_ms(q) or 0.0 for q in (0.5, 0.99))

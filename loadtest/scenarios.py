@@ -66,7 +66,7 @@ class Scenario(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Plateau:
     """What one step of a ramp showed. `offered` is the rate asked for (users in a closed loop), `answered` the
-    successful answers per second; `generator_bound` says that the load generator itself had no CPU left."""
+    successful answers per second; `generator_bound` says that the load generator itself could not keep up."""
 
     offered: float
     answered: float
@@ -105,9 +105,8 @@ def find_knee(plateaus: Sequence[Plateau], *, closed: bool = False) -> Knee:
         if fault:
             rate = None if carried is None else carried.answered if closed else carried.offered
             if plateau.generator_bound:
-                return Knee(
-                    rate, False, f"{fault}, but the load generator had no CPU left: its limit, not the server's"
-                )
+                words = f"{fault}, but the load generator itself could not keep up: its limit, not the server's"
+                return Knee(rate, True, words, generator_bound=True)
             return Knee(rate, True, fault)
         carried = plateau
     if carried is None:

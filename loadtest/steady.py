@@ -20,6 +20,7 @@ import grpc.experimental.gevent as grpc_gevent
 from locust import constant_throughput, events
 from locust.env import Environment
 
+from loadtest.connections import GrpcConnections
 from loadtest.examples import BadExamples, read_examples
 from loadtest.pace import ClosedLoop
 from loadtest.protocols import Protocol
@@ -65,6 +66,7 @@ def _load(options: Any) -> Load:
         calls=calls_of(examples, (Protocol.JSON, Protocol.GRPC), typed=api, infer=None),
         examples=examples,
         tally=Tally(),
+        connections=GrpcConnections(options.host.removeprefix("http://")),
         callers=options.callers,
         feedback_share=options.feedback,
         begins=time.perf_counter(),

@@ -24,6 +24,7 @@ from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
 
+from loadtest.connections import GrpcConnections
 from loadtest.examples import Example
 from loadtest.pace import Pace
 from loadtest.protocols import Protocol
@@ -59,6 +60,7 @@ class Load:
     calls: Mapping[Protocol, Call]
     examples: tuple[Example, ...]
     tally: Tally
+    connections: GrpcConnections
     callers: int
     feedback_share: float
     begins: float
@@ -114,7 +116,6 @@ class PredictUser(User):
         self.random = random.Random()
         self.call = self.load.calls[self.protocol]
         url = urlsplit(self.host or environment.host or "")
-        self.authority = url.netloc
         self.http = HTTPClient(
             url.hostname or "",
             url.port or 80,
@@ -200,13 +201,13 @@ class HttpUser(PredictUser):
 
 
 class GrpcCallUser(PredictUser):
-    """gRPC, each user on a connection of its own as a mobile client would be."""
+    """gRPC, a few users on each connection."""
 
     abstract = True
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self.channel = grpc.insecure_channel(self.authority, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.channel = self.load.connections.take()
         # No serialisers: bytes go out and come in as they are.
         self.unary = self.channel.unary_unary(self.call.path)
 
@@ -225,7 +226,7 @@ class GrpcCallUser(PredictUser):
         return Answer(_version(received.get(VERSION, "")), received.get(REQUEST_ID, ""), len(body), failure)
 
     def on_stop(self) -> None:
-        self.channel.close()
+        self.load.connections.give_back(self.channel)
         super().on_stop()
 
 
