@@ -242,11 +242,7 @@ def test_a_second_stack_on_the_same_data_directory_is_refused(strict: Penstock) 
 
 
 def test_administrative_methods_of_the_server_are_out_of_reach(strict: Penstock) -> None:
-    for path in (
-        f"/v2/repository/models/{MODEL}.1/unload",
-        "/v2/repository/index",
-        f"/v2/models/{MODEL}/trace/setting",
-    ):
+    for path in (f"/v2/repository/models/{MODEL}.1/unload", f"/v2/models/{MODEL}/trace/setting"):
         assert httpx.post(f"{strict.url}{path}").status_code in {404, 405}
     with grpc.insecure_channel(strict.authority) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelUnload")

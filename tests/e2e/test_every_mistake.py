@@ -1,10 +1,14 @@
-"""Every mistake a caller can make, over every protocol: the same code, field, expected and received; never a 5xx."""
+"""Every mistake a caller can make, over every protocol: one table, one meaning, never a 5xx for what is the caller's.
+
+What the gateway refuses is the same everywhere: code, reason, field, expected, limit. What Triton refuses over Open
+Inference Protocol (the contents of tensors are its own to judge there) has Triton's words and the same code.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,234 +16,234 @@ import grpc
 import httpx
 import pytest
 from google.protobuf import json_format
-from google.rpc import error_details_pb2, status_pb2
 
+from adapters.signature import Datatype
 from tests import models
 from tests.e2e.running import Penstock
 from tests.e2e.typed import TypedClient, from_reflection
+from tests.protocols import JSON, OPEN, PROTOBUF, PROTOCOLS, TYPED, Call, NotRefused, Protocol, Refusal, Target
 
 pytestmark = pytest.mark.e2e
 
-MODEL, SERVICE = "mistaken", "penstock.models.mistaken.v1.Mistaken"
 ROW = [1.0, 2.0, 3.0, 4.0]
+GOOD = ({"x": ROW},)
+TOO_LATE = ({"x": [float(models.LIMIT + 1)] * 4},)
+LARGE = 2 * 1024 * 1024
+
+HTTP_ALONE = ("grpc", "open-grpc")
+"""Protocols that have no HTTP method or content type of their own to get wrong."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """An error as its protocol carried it, in one form."""
-
-    code: int
-    reason: str
-    message: str
-    metadata: dict[str, str] = field(hash=False)
-    http: int | None = None
-
-
-@dataclass(frozen=True)
-class Caller:
-    """A running stack and a typed client of its model."""
-
-    penstock: Penstock
-    channel: grpc.Channel
-    typed: TypedClient
-
-    def message(self, instances: list[dict[str, Any]]) -> bytes:
-        return bytes(self.typed.request(instances).SerializeToString())
-
-    def post(self, path: str, content_type: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        sent = {"content-type": content_type, **headers}
-        return httpx.post(self.penstock.url + path, content=body, headers=sent, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def caller(penstock: Penstock) -> Any:
-    penstock.deploy_live(MODEL, models.add_one())
-    with grpc.insecure_channel(penstock.authority) as channel:
-        yield Caller(penstock, channel, from_reflection(channel, SERVICE))
-
-
-def of_status(data: bytes, http: int | None = None) -> Refusal:
-    status = status_pb2.Status.FromString(data)
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info), status
-    return Refusal(status.code, info.reason, status.message, dict(info.metadata), http)
-
-
-def unpadded(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4))
-
-
-def by_grpc(caller: Caller, service: str, body: bytes, headers: dict[str, str]) -> Refusal:
-    call = caller.channel.unary_unary(f"/{service}/Predict")
-    with pytest.raises(grpc.RpcError) as caught:
-        call(body, timeout=30, metadata=tuple(headers.items()))
-    error: Any = caught.value
-    refusal = of_status(dict(error.trailing_metadata())["grpc-status-details-bin"])
-    assert (refusal.code, refusal.message) == (error.code().value[0], error.details())
-    return refusal
-
-
-def by_json(caller: Caller, path: str, body: bytes, headers: dict[str, str]) -> Refusal:
-    response = caller.post(path, "application/json", body, headers)
-    parsed = response.json()
-    info = parsed["details"][0]
-    return Refusal(parsed["code"], info["reason"], parsed["message"], info["metadata"], response.status_code)
-
-
-def by_grpc_web(caller: Caller, service: str, body: bytes, headers: dict[str, str]) -> Refusal:
-    framed = b"\0" + len(body).to_bytes(4, "big") + body
-    response = caller.post(f"/{service}/Predict", "application/grpc-web+proto", framed, headers)
-    assert response.status_code == 200
-    assert response.content[0] == 0x80
-    trailers = dict(line.split(":", 1) for line in response.content[5:].decode().split("\r\n") if line)
-    return of_status(unpadded(trailers["grpc-status-details-bin"]))
-
-
-def by_connect(caller: Caller, service: str, body: bytes, headers: dict[str, str]) -> Refusal:
-    response = caller.post(f"/{service}/Predict", "application/proto", body, headers)
-    error = response.json()
-    info = error_details_pb2.ErrorInfo.FromString(unpadded(error["details"][0]["value"]))
-    code = grpc.StatusCode[error["code"].upper()].value[0]
-    return Refusal(code, info.reason, error["message"], dict(info.metadata), response.status_code)
-
-
-PROTOBUF: dict[str, Callable[[Caller, str, bytes, dict[str, str]], Refusal]] = {
-    "grpc": by_grpc,
-    "grpc-web": by_grpc_web,
-    "connect": by_connect,
-}
+def only(protocols: Mapping[str, Protocol], *without: str) -> Mapping[str, Protocol]:
+    return {name: protocol for name, protocol in protocols.items() if name not in without}
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """`instances` is the body; `headers` and `name` what else may be wrong about a request."""
+    """`send` is the call, as far as it differs from a good one; `where` the field that errors name.
+
+    `code` and `http` hold for every protocol of `over`; `reason` for the gateway's own refusals, which are all of the
+    typed ones and, with `everywhere`, those of Open Inference Protocol. `says`: parts of metadata, by key.
+    """
 
     name: str
     code: int
     reason: str
     where: str = ""
-    instances: tuple[Any, ...] = ({"x": ROW},)
-    headers: tuple[tuple[str, str], ...] = ()
-    model: str = MODEL
     http: int = 400
+    over: Mapping[str, Protocol] = field(default_factory=lambda: PROTOCOLS)
+    everywhere: bool = False
+    says: Mapping[str, str] = field(default_factory=dict)
+    model: str = "mistaken"
+    named: str = ""
+    send: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def service(self) -> str:
-        return SERVICE if self.model == MODEL else f"penstock.models.{self.model}.v1.{self.model.capitalize()}"
 
+def rows(*given: Any) -> Mapping[str, Any]:
+    return {"rows": given}
+
+
+def raw(text: bytes, protobuf: bytes | None = None) -> Mapping[str, Any]:
+    return {"text": text, "protobuf": protobuf}
+
+
+X, X3 = "instances[0].x", "instances[0].x[3]"
+INT16 = "an integer from -32768 to 32767"
+LIMIT = {"expected": "at most 1048576 bytes", "limit": "--max-body-bytes"}
+UNKNOWN_MODEL: Mapping[str, Any] = {"code": 5, "reason": "UNKNOWN_MODEL", "http": 404, "everywhere": True}
+UNKNOWN_VERSION: Mapping[str, Any] = {"code": 5, "reason": "UNKNOWN_VERSION", "http": 404, "everywhere": True}
 
 MISTAKES = [
-    Mistake("too few values", 3, "WRONG_COUNT", "instances[0].x", ({"x": ROW[:3]},)),
-    Mistake("too many values", 3, "WRONG_COUNT", "instances[1].x", ({"x": ROW}, {"x": [*ROW, 5.0]})),
-    Mistake("a field left out", 3, "MISSING_FIELD", "instances[1].x", ({"x": ROW}, {})),
-    Mistake("no instances", 3, "MISSING_FIELD", "instances", ()),
-    Mistake("too many instances", 3, "TOO_MANY_ROWS", "instances", ({"x": ROW},) * 65),
-    Mistake("unknown model", 5, "UNKNOWN_MODEL", model="mistakem", http=404),
-    Mistake("unknown version", 5, "UNKNOWN_VERSION", headers=(("x-penstock-version", "99"),), http=404),
-    Mistake("no version number", 5, "UNKNOWN_VERSION", headers=(("x-penstock-version", "new"),), http=404),
-]
+    Mistake("too few values", 3, "WRONG_COUNT", X, says={"expected": "4 values"}, send=rows({"x": [1.0]})),
+    Mistake("too many values", 3, "WRONG_COUNT", X, says={"received": "8"}, send=rows({"x": ROW * 2})),
+    Mistake("too few in one row", 3, "WRONG_COUNT", "instances[1].x", over=TYPED, send=rows({"x": ROW}, {"x": [1.0]})),
+    Mistake("a field left out", 3, "MISSING_FIELD", "instances[1].x", over=TYPED, send=rows({"x": ROW}, {})),
+    Mistake("an unknown field", 3, "UNKNOWN_FIELD", "instances[0].z", over=JSON, says={"expected": "one of x"},
+            send=raw(b'{"instances":[{"x":[1,2,3,4],"z":1}]}')),
+    Mistake("a wrong type", 3, "WRONG_TYPE", X3, over=JSON, says={"expected": "a number", "received": '"four"'},
+            send=raw(b'{"instances":[{"x":[1,2,3,"four"]}]}')),
+    Mistake("a fraction for an integer", 3, "WRONG_TYPE", X3, over=JSON, model="short",
+            send=raw(b'{"instances":[{"x":[1,2,3,4.5]}]}')),
+    Mistake("a number too large for its type", 3, "OUT_OF_RANGE", X3, over=TYPED, model="short",
+            says={"expected": INT16, "received": "40000"}, send=rows({"x": [1, 2, 3, 40000]})),
+    Mistake("a number too large for a float", 3, "OUT_OF_RANGE", X3, over=JSON,
+            says={"expected": "a magnitude below 3.41e38"}, send=raw(b'{"instances":[{"x":[1,2,3,1e39]}]}')),
+    Mistake("too many rows", 3, "TOO_MANY_ROWS", "instances", says={"expected": "at most 64 instances"},
+            send=rows(*[{"x": ROW}] * 65)),
+    Mistake("no rows", 3, "MISSING_FIELD", "instances", over=TYPED, send=rows()),
+    Mistake("an empty body, JSON", 3, "EMPTY_BODY", over=JSON, send=raw(b"")),
+    Mistake("an empty body, Open Inference", 3, "MISSING_FIELD", over=OPEN, send=raw(b"", b"")),
+    Mistake("a malformed body, JSON", 3, "MALFORMED_JSON", over=JSON, send=raw(b'{"instances":[')),
+    Mistake("a malformed body, protobuf", 3, "MALFORMED_PROTOBUF", over=PROTOBUF, send=raw(b"", b"\xff\xff\xff")),
+    Mistake("a malformed body, Open Inference", 3, "MISSING_FIELD", over=OPEN,
+            send=raw(b'{"inputs":[', b"\xff\xff\xff")),
+    Mistake("a body beyond the limit", 8, "TOO_LARGE", http=413, everywhere=True, over=only(PROTOCOLS, "open-grpc"),
+            says=LIMIT, send=raw(b" " * LARGE, bytes(LARGE))),
+    Mistake("tensors beyond the limit", 8, "TOO_LARGE", http=413, everywhere=True, over=only(OPEN, "open-json"),
+            says=LIMIT, send=rows(*[{"x": ROW * 1024}] * 65)),
+    Mistake("a compressed message", 12, "COMPRESSED", http=501, over=PROTOBUF, says={"expected": "identity"},
+            send={"compressed": True, **rows(*GOOD * 20)}),
+    Mistake("a compressed message, Connect JSON", 12, "COMPRESSED", "content-encoding", http=501,
+            over=only(JSON, "json"), says={"expected": "identity"}, send={"compressed": True}),
+    Mistake("a compressed message, JSON", 12, "COMPRESSED", "content-encoding", http=415,
+            over=only(JSON, "connect-json"), says={"expected": "identity"}, send={"compressed": True}),
+    Mistake("a compressed message, Open Inference gRPC", 12, "COMPRESSED", "grpc-encoding", everywhere=True,
+            over={"open-grpc": OPEN["open-grpc"]}, send={"compressed": True, **rows(*GOOD * 20)}),
+    Mistake("another method", 12, "METHOD_NOT_ALLOWED", http=405, over=only(PROTOCOLS, *HTTP_ALONE),
+            says={"expected": "POST"}, send={"method": "GET"}),
+    Mistake("another content type", 3, "WRONG_CONTENT_TYPE", "content-type", http=415,
+            over=only(TYPED, *HTTP_ALONE), says={"received": "text/csv"}, send={"content_type": "text/csv"}),
+    Mistake("an unknown model", named="mistakem", says={"nearest": "mistaken", "received": "mistakem"},
+            **UNKNOWN_MODEL),
+    Mistake("a name that no model can have", named="_mistaken", over=only(JSON, "connect-json"), **UNKNOWN_MODEL),
+    Mistake("an unknown version", says={"expected": "one of 1"}, send={"pin": "99"}, **UNKNOWN_VERSION),
+    Mistake("no version number", says={"received": "new"}, send={"pin": "new"}, **UNKNOWN_VERSION),
+    Mistake("a deadline too short", 4, "DEADLINE", http=504, everywhere=True, over=only(PROTOCOLS, *HTTP_ALONE),
+            says={"limit": "grpc-timeout"}, model="slow", send={"timeout_ms": 5, **rows(*TOO_LATE)}),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stack:
+    target: Target
+    typed: Mapping[str, TypedClient]
+
+    def call(self, model: str = "mistaken", named: str = "", **send: Any) -> Call:
+        name = named or model
+        datatype = "INT16" if model == "short" else "FP32"
+        parts = {"rows": GOOD, "datatype": datatype, "encode": self.typed[model].encode, **send}
+        return Call(model=name, service=f"penstock.models.{name}.v1.{name.strip('_').capitalize()}", **parts)
+
+
+@pytest.fixture(scope="module")
+def stack(penstock: Penstock) -> Iterator[Stack]:
+    penstock.deploy_live("mistaken", models.add_one())
+    penstock.deploy_live("short", models.identity(Datatype.INT16))
+    penstock.deploy_live("slow", models.slow_on_large_input(rounds=5_000))
+    with grpc.insecure_channel(penstock.authority, options=[("grpc.max_send_message_length", -1)]) as channel:
+        names = ("mistaken", "short", "slow")
+        typed = {name: from_reflection(channel, f"penstock.models.{name}.v1.{name.capitalize()}") for name in names}
+        yield Stack(Target(penstock.url, channel), typed)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
-def test_a_mistake_is_the_same_over_every_typed_protocol(caller: Caller, mistake: Mistake) -> None:
-    headers = dict(mistake.headers)
-    instances = list(mistake.instances)
-    body = json.dumps({"instances": instances}).encode()
-    expected = by_json(caller, f"/v1/models/{mistake.model}:predict", body, headers)
-    assert (expected.code, expected.reason, expected.http) == (mistake.code, mistake.reason, mistake.http)
-    assert expected.metadata.get("field", "") == mistake.where
-    assert mistake.where in expected.message
-    for name, call in PROTOBUF.items():
-        refusal = call(caller, mistake.service, caller.message(instances), headers)
-        assert (refusal.code, refusal.reason) == (expected.code, expected.reason), name
-        for key in ("field", "expected", "hop", "limit"):
-            assert refusal.metadata.get(key) == expected.metadata.get(key), (name, key)
-        assert refusal.http in {None, expected.http}, name
+def test_a_mistake_means_the_same_over_every_protocol(stack: Stack, mistake: Mistake) -> None:
+    call = stack.call(mistake.model, mistake.named, **mistake.send)
+    for name, protocol in mistake.over.items():
+        refusal = protocol(stack.target, call)
+        assert refusal.code == mistake.code, (name, refusal)
+        assert refusal.http in {None, mistake.http}, (name, refusal)
+        assert "upstream connect error" not in refusal.message, name
+        if name in OPEN and not mistake.everywhere and not refusal.reason:
+            assert refusal.message, name
+            continue
+        assert refusal.reason == mistake.reason, (name, refusal)
+        assert refusal.metadata["hop"] in {"gateway", "server"}, (name, refusal)
+        if mistake.where:
+            assert refusal.metadata["field"] == mistake.where, (name, refusal)
+            assert mistake.where in refusal.message, (name, refusal)
+        for key, part in mistake.says.items():
+            assert part in refusal.metadata[key], (name, refusal)
 
 
-def test_an_unknown_model_is_answered_with_names_like_it_and_a_wrong_version_with_those_there_are(
-    caller: Caller,
-) -> None:
-    body = json.dumps({"instances": [{"x": ROW}]}).encode()
-    unknown = by_json(caller, "/v1/models/mistakem:predict", body, {})
-    assert "mistaken" in unknown.metadata["nearest"]
-    assert "did you mean" in unknown.message
-    wrong = by_json(caller, f"/v1/models/{MODEL}/versions/9:predict", body, {})
-    assert "it has 1" in wrong.message
-    over_grpc = by_grpc(caller, "penstock.models.mistakem.v1.Mistakem", b"", {})
-    assert "mistaken" in over_grpc.metadata["nearest"]
+def test_a_good_call_is_answered_over_every_protocol(stack: Stack) -> None:
+    for name, protocol in PROTOCOLS.items():
+        with pytest.raises(NotRefused):
+            raise AssertionError((name, protocol(stack.target, stack.call())))
 
 
-@pytest.mark.parametrize("name", PROTOBUF)
-def test_bytes_that_are_no_message_are_refused(caller: Caller, name: str) -> None:
-    refusal = PROTOBUF[name](caller, SERVICE, b"\xff\xff\xff", {})
-    assert (refusal.code, refusal.reason) == (3, "MALFORMED_PROTOBUF")
+def test_triton_takes_compressed_bodies_of_open_inference_over_http(stack: Stack) -> None:
+    for protocol in only(OPEN, "open-grpc").values():
+        with pytest.raises(NotRefused, match='"model_name":"mistaken"'):
+            protocol(stack.target, stack.call(compressed=True))
 
 
-def test_a_body_beyond_the_limit_is_too_large_and_names_the_limit(caller: Caller) -> None:
-    from_document = httpx.get(f"{caller.penstock.url}/v1/models/{MODEL}:predict")
-    assert from_document.status_code == 405
-    rows = [{"x": [0.123456789012345] * 4}] * 400_000
-    large = json.dumps({"instances": rows}).encode()
-    refusal = by_json(caller, f"/v1/models/{MODEL}:predict", large, {})
-    assert (refusal.code, refusal.reason, refusal.http) == (8, "TOO_LARGE", 413)
-    assert "bytes" in refusal.metadata["limit"]
-    for name, call in PROTOBUF.items():
-        over = call(caller, SERVICE, caller.message(rows), {})
-        assert (over.code, over.reason) == (8, "TOO_LARGE"), name
-        assert over.metadata["limit"] == refusal.metadata["limit"], name
-
-
-def test_compressed_grpc_messages_are_refused_as_unimplemented(caller: Caller) -> None:
-    for service, body in (
-        (f"/{SERVICE}/Predict", caller.message([{"x": ROW * 20}])),
-        ("/inference.GRPCInferenceService/ModelInfer", b"\x0a\x08mistaken" + b"\x1a\x40" + b"x" * 64),
-    ):
-        call = caller.channel.unary_unary(service)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(body, timeout=30, compression=grpc.Compression.Gzip)
-        error: Any = caught.value
-        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert "compress" in error.details()
-
-
-def test_open_inference_mistakes_are_the_callers(caller: Caller) -> None:
-    url = caller.penstock.url
-    wrong = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
-    for path, body, statuses in (
-        (f"/v2/models/{MODEL}/infer", wrong, {400}),
-        (f"/v2/models/{MODEL}/versions/9/infer", wrong, {404}),
-        ("/v2/models/mistakem/infer", wrong, {404}),
-        ("/v2/models/mistakem", None, {404}),
-        (f"/v2/models/{MODEL}/nothing", None, {404}),
-    ):
-        response = httpx.post(url + path, json=body) if body else httpx.get(url + path)
-        assert response.status_code in statuses, (path, response.text)
-        assert response.json()["error"], path
-
-
-def test_open_inference_json_that_triton_answers_500_to_is_a_400(caller: Caller) -> None:
-    for content in (b"", b"{}", b"[1", json.dumps({"inputs": []}).encode()):
-        response = httpx.post(f"{caller.penstock.url}/v2/models/{MODEL}/infer", content=content)
-        assert response.status_code == 400, (content, response.text)
-        assert response.json()["error"]
-
-
-def test_a_deadline_of_the_callers_is_kept_on_both_protocols(caller: Caller, penstock: Penstock) -> None:
-    penstock.deploy_live("slow", models.slow_on_large_input(rounds=5_000))
-    x = [float(models.LIMIT + 1)] * 4
-    body = {"instances": [{"x": x}]}
-    late = httpx.post(f"{penstock.url}/v1/models/slow:predict", json=body, headers={"grpc-timeout": "5m"}, timeout=30)
-    assert late.status_code == 504, late.text
-    info = late.json()["details"][0]
-    assert (late.json()["status"], info["reason"]) == ("DEADLINE_EXCEEDED", "DEADLINE")
-    typed = from_reflection(caller.channel, "penstock.models.slow.v1.Slow")
+def test_a_deadline_of_a_grpc_caller_is_kept(stack: Stack) -> None:
+    """Their own clock says it, so without the gateway's details."""
+    typed = stack.typed["slow"]
     with pytest.raises(grpc.RpcError) as caught:
-        typed.call(typed.request([{"x": x}]), timeout=0.005)
+        typed.call(typed.request(list(TOO_LATE)), timeout=0.005)
     error: Any = caught.value
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_what_reflection_describes_is_what_answers(caller: Caller) -> None:
-    answer = caller.typed.call(caller.typed.request([{"x": ROW}]), timeout=30)
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/v1/models/mistaken:predicted", "NOT_FOUND"),
+        ("/v1/models/mistaken/versions/9:predict", "UNKNOWN_VERSION"),
+        ("/v2/models/mistaken/nothing", "NOT_FOUND"),
+        ("/v2/models/mistaken/versions/9/infer", "UNKNOWN_VERSION"),
+        ("/v3/nothing", "NOT_FOUND"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_not_found(stack: Stack, path: str, reason: str) -> None:
+    response = httpx.post(stack.target.url + path, json={}, timeout=30)
+    assert (response.status_code, response.json()["details"][0]["reason"]) == (404, reason), response.text
+    assert ("error" in response.json()) == path.startswith("/v2/")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/penstock.models.mistaken.v1.Mistaken/Predicted",
+        "/penstock.models.mistaken.v1.Another/Predict",
+        "/inference.GRPCInferenceService/ModelBake",
+    ],
+)
+def test_a_method_that_there_is_none_of_is_not_found(stack: Stack, path: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stack.target.channel.unary_unary(path)(b"", timeout=30)
+    error: Any = caught.value
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, f"nothing is served at {path}")
+
+
+def test_connect_json_has_the_forms_of_proto3_json(stack: Stack, penstock: Penstock) -> None:
+    """64-bit integers as text and bytes as base64, in both directions; plain numbers are taken too."""
+    penstock.deploy_live("long", models.identity(Datatype.INT64))
+    penstock.deploy_live("bytes", models.identity(Datatype.UINT8))
+    for model, given, other in (
+        ("long", ["1", "-2", "9223372036854775807", "-9223372036854775808"], [1, -2, 2**63 - 1, -(2**63)]),
+        ("bytes", base64.b64encode(b"\0\1\xfe\xff").decode(), [0, 1, 254, 255]),
+    ):
+        for sent in (given, other):
+            path = f"/penstock.models.{model}.v1.{model.capitalize()}/Predict"
+            body = json.dumps({"instances": [{"x": sent}]})
+            headers = {"content-type": "application/json"}
+            answer = httpx.post(penstock.url + path, content=body, headers=headers, timeout=30)
+            assert answer.json() == {"predictions": [{"y": given}]}, answer.text
+        typed = from_reflection(stack.target.channel, f"penstock.models.{model}.v1.{model.capitalize()}")
+        message = json_format.ParseDict(answer.json(), typed.response_class())
+        assert json_format.MessageToDict(message) == answer.json(), "as protobuf's own library has it"
+
+
+def test_what_reflection_describes_is_what_answers(stack: Stack) -> None:
+    typed = stack.typed["mistaken"]
+    answer = typed.call(typed.request([{"x": ROW}]), timeout=30)
     assert json_format.MessageToDict(answer) == {"predictions": [{"y": [2.0, 3.0, 4.0, 5.0]}]}
+
+
+def test_open_inference_json_that_triton_answers_500_to_is_a_400(stack: Stack) -> None:
+    for content in (b"", b"{}", b"[1", json.dumps({"inputs": []}).encode()):
+        refusal: Refusal = OPEN["open-json"](stack.target, stack.call(text=content))
+        assert (refusal.code, refusal.http) == (3, 400), content

@@ -34,6 +34,9 @@ class TypedClient:
             return self.request_class(**rows)
         return self.request_class(instances=rows)
 
+    def encode(self, rows: list[dict[str, Any]] | dict[str, Any]) -> bytes:
+        return bytes(self.request(rows).SerializeToString())
+
     def predict(self, rows: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]] | dict[str, Any]:
         return self.read(self.call(self.request(rows), timeout=30))
 

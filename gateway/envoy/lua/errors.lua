@@ -49,6 +49,14 @@ function M.invalid(reason, field, message, expected, received)
   })
 end
 
+-- UNIMPLEMENTED: a compressed message. `field`: the header that says so; `http`: status over plain HTTP, if not the code's.
+function M.compressed(field, received, http)
+  M.fail({
+    code = M.UNIMPLEMENTED, http = http, reason = "COMPRESSED", field = field, expected = "identity", received = received,
+    message = field .. ": compressed messages are not supported; send the message without compression",
+  })
+end
+
 -- INTERNAL: what the inference server answered cannot be passed on.
 function M.bad_answer(message, expected, received)
   M.fail({

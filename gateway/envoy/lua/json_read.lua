@@ -192,7 +192,7 @@ local function read_document(columns)
       (plan.batching and '{"instances":[...]}' or '{"' .. (plan.inputs[1] and plan.inputs[1].name or "") .. '":...}'), "a JSON object", "nothing")
   end
   if p[0] == 0x1F and p[1] == 0x8B then
-    errors.fail({ code = errors.INVALID_ARGUMENT, http = 415, reason = "COMPRESSED", message = "the body is compressed; send it without content-encoding" })
+    errors.compressed("content-encoding", "gzip", 415)
   end
   if p[i] ~= 123 then
     wrong_type(i, "", "a JSON object")

@@ -22,6 +22,9 @@ local function name_request(handle)
       return body:getBytes(from, n)
     end, size)
     headers = handle:headers() -- those from before body() are dead
+    if size > replies.LARGE_BODY then
+      headers:replace(replies.SIZE_HEADER, tostring(size))
+    end
     if version == "" then
       version = nil
     end

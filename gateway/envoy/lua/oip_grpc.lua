@@ -98,10 +98,7 @@ function M.edit(state, chunk)
     end
     local size = protobuf.frame_size(p, i)
     if p[i] ~= 0 then
-      errors.fail({
-        code = errors.UNIMPLEMENTED, reason = "COMPRESSED",
-        message = "compressed gRPC messages are not supported; send the message without compression",
-      })
+      errors.compressed("grpc-encoding", "a compressed message")
     end
     if state.is_answer then
       if stop - i - 5 < math.min(size, MOST_HEAD) then
@@ -132,10 +129,7 @@ function M.peek(bytes_at, total)
   local start = bytes_at(0, math.min(total, MOST_HEAD))
   local p, stop = ffi.cast("const uint8_t *", start), #start
   if p[0] ~= 0 then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, reason = "COMPRESSED",
-      message = "compressed gRPC messages are not supported; send the message without compression",
-    })
+    errors.compressed("grpc-encoding", "a compressed message")
   end
   local name, version
   local i, base = 5, 0 -- `base`: where in the body the bytes of `p` begin

@@ -111,7 +111,7 @@ function M.compile(context)
     max_bytes = context.max_bytes,
     -- The limit as errors name it, with where it is set.
     max_bytes_words = (context.max_bytes or 0) .. " bytes" .. ((context.max_bytes_from or "") ~= "" and " (" .. context.max_bytes_from .. ")" or ""),
-    timeout_s = context.timeout_s,
+    timeout_words = (context.timeout_s or 0) .. " s (penstock up --prediction-timeout)",
     kind = context.kind,
     stream = context.kind == "grpc_stream",
   }

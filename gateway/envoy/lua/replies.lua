@@ -21,6 +21,9 @@ local MARKS = {
   "x-penstock-local-deadline", "x-penstock-local-limit", "x-penstock-local-type", "x-penstock-local-form",
 }
 
+-- Tells the second filter the size of a body that the first one gathered; only of a large one, that few requests carry it.
+M.SIZE_HEADER, M.LARGE_BODY = "x-penstock-bytes", 1024 * 1024
+
 -- Seconds a caller is told to wait when a server cannot be reached: supervision restarts one in about that time.
 M.RETRY_S = 1
 
@@ -68,7 +71,7 @@ local function unknown_model(request)
   local near = request.nearest ~= "" and request.nearest or nil
   return {
     code = errors.NOT_FOUND, reason = "UNKNOWN_MODEL", received = request.name, nearest = near,
-    message = what .. (near and "; did you mean " .. near .. "?" or "") .. "; GET /v1/models lists those there are",
+    message = what .. "; " .. (near and "did you mean " .. near .. "? " or "") .. "GET /v1/models lists those there are",
   }
 end
 
@@ -76,7 +79,7 @@ local function too_large(request)
   return {
     code = errors.RESOURCE_EXHAUSTED, http = 413, reason = "TOO_LARGE", limit = request.limit,
     message = "the body is larger than this model's limit" .. (request.limit and " of " .. request.limit or ""),
-    expected = request.limit and "at most " .. request.limit, try = "send fewer instances per request",
+    expected = request.limit and "at most " .. request.limit:match("^%d+ bytes"), try = "send fewer instances per request",
   }
 end
 

@@ -137,10 +137,7 @@ local function web_form(headers, plan, content_type)
   end
   local encoding = value_of(headers, "content-encoding")
   if encoding and encoding ~= "identity" then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, reason = "COMPRESSED", field = "content-encoding", expected = "identity", received = encoding,
-      message = "content-encoding: compressed messages are not supported; send the message without compression",
-    })
+    errors.compressed("content-encoding", encoding)
   end
   return form
 end
@@ -202,14 +199,25 @@ local function json_refusal(handle, plan)
   })
 end
 
+-- Open Inference bodies go through without being gathered here: their size is what the header `name` says, if it does.
+local function check_told_size(plan, headers, name)
+  local size = tonumber(value_of(headers, name) or nil)
+  if size then
+    check_size(plan, size)
+  end
+end
+
 local function oip_http_request(handle, plan)
   local headers = handle:headers()
+  check_told_size(plan, headers, "content-length")
   headers:replace(":path", oip_http.path(plan, value_of(headers, ":path")))
   headers:remove("accept-encoding") -- names are restored in the answer's text
 end
 
 local function oip_grpc_request(handle, plan)
-  handle:headers():remove("content-length")
+  local headers = handle:headers()
+  check_told_size(plan, headers, replies.SIZE_HEADER)
+  headers:remove("content-length")
   local state = oip_grpc.new(plan, false)
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
@@ -226,10 +234,16 @@ local function status_of_headers(headers)
 end
 
 -- An error that the server itself reported.
-local function server_error(code, message)
-  return {
+local function server_error(plan, code, message)
+  if code == errors.DEADLINE_EXCEEDED then
     -- The server has the caller's deadline too, and may be the first to see it pass.
-    code = code, reason = code == errors.DEADLINE_EXCEEDED and "DEADLINE" or "SERVER_ERROR", hop = "server",
+    return {
+      code = code, reason = "DEADLINE", hop = "server", limit = plan.timeout_words .. ", or the caller's own in grpc-timeout",
+      message = "the prediction did not finish within the caller's own deadline or its time limit of " .. plan.timeout_words,
+    }
+  end
+  return {
+    code = code, reason = "SERVER_ERROR", hop = "server",
     message = message ~= "" and message or "the inference server reported an error without saying which",
     retry_s = code == errors.UNAVAILABLE and replies.RETRY_S or nil,
   }
@@ -279,7 +293,7 @@ end
 local function unary_answer(handle, plan, encode, reply)
   local code, message, body = whole_answer(handle)
   if code ~= errors.OK then
-    reply(handle, body, nil, server_error(code, message))
+    reply(handle, body, nil, server_error(plan, code, message))
     return code
   end
   local ok, bytes, found = pcall(rewrite_answer, encode, plan, body_bytes(body))
@@ -365,7 +379,7 @@ local function stream_of_answers(handle, plan)
   local headers = handle:headers()
   local code = status_of_headers(headers)
   if code then
-    set_grpc_error(headers, server_error(code, text.unpercent(value_of(headers, "grpc-message") or "")))
+    set_grpc_error(headers, server_error(plan, code, text.unpercent(value_of(headers, "grpc-message") or "")))
     return code
   end
   local state, failed = stream_answer.new(plan), nil
@@ -388,7 +402,7 @@ local function stream_of_answers(handle, plan)
     local ok, thrown = pcall(stream_answer.finish, state)
     failed = not ok and caught_answer(handle, plan, thrown) or nil
   elseif code ~= errors.OK then
-    failed = server_error(code, trailers and text.unpercent(value_of(trailers, "grpc-message") or "") or "")
+    failed = server_error(plan, code, trailers and text.unpercent(value_of(trailers, "grpc-message") or "") or "")
   end
   if failed then
     set_grpc_error(trailers or handle:headers(), failed)
@@ -504,7 +518,7 @@ local function on_response(handle)
     if code == errors.RESOURCE_EXHAUSTED then
       headers:replace("x-penstock-local-limit", plan.max_bytes_words)
     elseif code == errors.DEADLINE_EXCEEDED then
-      headers:replace("x-penstock-local-limit", plan.timeout_s .. " s (penstock up --prediction-timeout)")
+      headers:replace("x-penstock-local-limit", plan.timeout_words)
     end
   else
     code, found = ANSWER[plan.kind](handle, plan)

@@ -23,11 +23,14 @@ local function malformed(what)
   invalid("MALFORMED_PROTOBUF", "", "the message is not valid protobuf: " .. what, "a PredictRequest", what)
 end
 
-local function out_of_range(field, received)
-  invalid(
-    "OUT_OF_RANGE", paths.of(plan, row, field.proto_name), "expected " .. field.range .. ", received " .. received,
-    field.range, tostring(received)
-  )
+-- `element`: index of the element of 16 bits in the column, which has the rows before too.
+local function out_of_range(column, element, received)
+  local field = column.field
+  local path = paths.of(plan, row, field.proto_name)
+  if field.repeated then
+    path = path .. "[" .. element - column.row_used / 2 .. "]"
+  end
+  invalid("OUT_OF_RANGE", path, "expected " .. field.range .. ", received " .. received, field.range, tostring(received))
 end
 
 -- Appenders: bytes p[i..stop-1], a packed run or one element, to a column. Fixed widths were checked by the caller.
@@ -44,7 +47,7 @@ local function append_int16(column, i, stop)
   for j = 0, (stop - i) / 4 - 1 do
     local v = source[j]
     if v < -32768 or v > 32767 then
-      out_of_range(column.field, v)
+      out_of_range(column, k + j, v)
     end
     column.elements[k + j] = v
   end
@@ -57,7 +60,7 @@ local function append_uint16(column, i, stop)
   for j = 0, (stop - i) / 4 - 1 do
     local v = source[j]
     if v > 65535 then
-      out_of_range(column.field, v)
+      out_of_range(column, k + j, v)
     end
     column.elements[k + j] = v
   end
@@ -71,7 +74,7 @@ local function appender_of_halves(convert)
     for j = 0, (stop - i) / 4 - 1 do
       local h = convert(source[j])
       if not h then
-        out_of_range(column.field, "a larger number")
+        out_of_range(column, k + j, "a larger number")
       end
       column.elements[k + j] = h
     end
@@ -284,10 +287,7 @@ function M.check_frame(body)
   end
   local b = ffi.cast("const uint8_t *", body)
   if b[0] ~= 0 then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, reason = "COMPRESSED",
-      message = "compressed gRPC messages are not supported; send the message without compression",
-    })
+    errors.compressed("grpc-encoding", "a compressed message")
   end
   if protobuf.frame_size(b, 0) ~= #body - 5 then
     errors.invalid("MALFORMED_PROTOBUF", "", "the call does not carry exactly one gRPC message", protobuf.frame_size(b, 0) .. " bytes", #body - 5 .. " bytes")
