@@ -144,7 +144,7 @@ class AdsServer:
         if self._snapshot is None:
             raise NotConnected("weights were published before any configuration; publish a snapshot first")
         self._snapshot.runtime(weights, mirrors)
-        self._set_weights(weights, mirrors, self._monotonic() + self._lease_ttl_s)
+        self._set_weights(weights, mirrors, self._monotonic() + self._lease_ttl_s, renew=True)
         sequence, version = self._lease_sequence, self._runtime_resource().version
         if not self.connected:
             raise NotConnected("no Envoy is connected to take the canary weights; is Envoy running?")
@@ -178,11 +178,16 @@ class AdsServer:
     def _layer(self) -> Json:
         return self._snapshot.runtime(self._weights, self._mirrors) if self._snapshot else {}
 
-    def _set_weights(self, weights: Mapping[str, int], mirrors: Mapping[str, int], lease_end: float) -> None:
+    def _set_weights(
+        self, weights: Mapping[str, int], mirrors: Mapping[str, int], lease_end: float, *, renew: bool = False
+    ) -> None:
+        """Renewed or other than before, the runtime layer goes to every Envoy; a publication mostly leaves it alone."""
+        before = self._runtime_made
         self._weights, self._mirrors = dict(weights), dict(mirrors)
         self._lease_end = lease_end
-        self._lease_sequence += 1
         self._runtime_made = None
+        if renew or before is None or self._runtime_resource().version != before.version:
+            self._lease_sequence += 1
         for wake in self._streams.values():
             wake.set()
 
