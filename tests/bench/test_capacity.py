@@ -200,7 +200,7 @@ def test_the_page_gives_the_formula_its_residuals_and_what_a_control_plane_feeds
     text = page(costs, fits, connections, FLEETS, command="bench", charts="capacity")
     for protocol in Protocol:
         assert f"| {protocol} | 100.0 | 2.00 | 0.50 | " in text
-    assert f"4,800 requests, {costs.failed} failed" in text
+    assert f"{200 * len(costs.rungs):,} requests, {costs.failed} failed" in text
     assert "| HTTP/1.1 | 10 KiB | 200 us |" in text
     # Half a core for renewals of 250 us each would be 2,000; publications of 2 ms each allow 2,500.
     assert "feeds about 2,000 Envoys" in text
