@@ -164,7 +164,7 @@ def _worked(costs: Costs, fits: Mapping[Protocol, Fit]) -> str:
     instead = fits[Protocol.GRPC].cores(rate, binary.body_bytes, utilisation=UTILISATION)
     return (
         f"Written out: {rate} pictures per second as {rung.protocol}, {rung.body_bytes:,} bytes each, are {rate} *\n"
-        f"({fit.request_us:.1f} + {fit.byte_us:.5f} *\n{rung.body_bytes:,}) / 1,000,000 / {UTILISATION:g} = "
+        f"({fit.request_us:.1f} + {fit.byte_us:.5f} * {rung.body_bytes:,}) / 1,000,000 / {UTILISATION:g} = "
         f"{cores:.1f} cores. The same as {Protocol.GRPC}, {binary.body_bytes:,} bytes each, are {instead:.1f}."
     )
 
