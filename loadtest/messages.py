@@ -36,8 +36,11 @@ def typed_row(instance: Mapping[str, Any], message: Descriptor) -> dict[str, Any
     row = dict(instance)
     for name, value in instance.items():
         field = fields.get(name)
-        if isinstance(value, list) and field is not None:
-            row[name] = _bytes_text(value) if field.type == FieldDescriptor.TYPE_BYTES else flat(value)
+        if field is not None and field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, list | int):
+            row[name] = _bytes_text(value)
+        elif isinstance(value, list):
+            row[name] = flat(value)
+        if isinstance(value, list):
             if f"{name}_shape" in fields:
                 row.setdefault(f"{name}_shape", list(shape_of(value)))
     return row
@@ -78,5 +81,5 @@ def raw_contents(values: list[Any], datatype: str) -> bytes:
     return struct.pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
 
 
-def _bytes_text(value: list[Any]) -> str:
+def _bytes_text(value: list[Any] | int) -> str:
     return base64.b64encode(bytes(int(element) & 0xFF for element in flat(value))).decode()

@@ -197,11 +197,11 @@ def model_api(
         model=model,
         typed=typed,
         infer=InferApi(model, inputs, batching, infer.input_type, infer.output_type),
-        form=_form(typed, inputs, document or {}),
+        form=form_of(typed, inputs, document or {}),
     )
 
 
-def _form(typed: TypedApi | None, inputs: tuple[Tensor, ...], document: Mapping[str, Any]) -> Mapping[str, Any]:
+def form_of(typed: TypedApi | None, inputs: tuple[Tensor, ...], document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The contract's own example; where it is too large to be in the document, one made of the tensors' shapes."""
     if typed is None:
         return blank(inputs)

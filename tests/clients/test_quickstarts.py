@@ -22,10 +22,15 @@ def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
         yield started
 
 
-@pytest.mark.parametrize("name", ["backend", "mobile"])
+@pytest.mark.parametrize("name", ["backend", "mobile", "load-testing"])
 def test_every_command_of_it_works(name: str, penstock: Penstock, tmp_path: Path) -> None:
     folder = fresh_folder(tmp_path)
     said = "".join(run_block(block, folder, penstock) for block in blocks(ROOT / f"docs/quickstarts/{name}.md"))
+    if name == "load-testing":
+        assert said.count("Report: ") == 3
+        assert said.startswith("digits at ")
+        assert "Met: p99" in said
+        return
     assert "service Digits {" in said
     if name == "backend":
         assert '"predictions"' in said
