@@ -42,6 +42,7 @@ TENSORS_MODULES = (
     "stream_answer",
     "label",
     "oip_http",
+    "calls",
 )
 
 

@@ -6,6 +6,7 @@
 -- an id as filter_context and, in the route's metadata under that id, the rest. Everything runs in a pcall: a fault answers
 -- INTERNAL, never a half-rewritten body.
 local answers = require("answer")
+local calls = require("calls")
 local connect_json = require("connect_json")
 local errors = require("errors")
 local json_read = require("json_read")
@@ -29,9 +30,6 @@ local INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 local STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 local READY_PATH = "/inference.GRPCInferenceService/ModelReady"
 local NAMESPACE = "penstock"
-
--- What a JSON body may call itself: `curl -d` says it is a form when nobody tells it otherwise.
-local JSON_TYPES = { [""] = true, ["application/json"] = true, ["application/x-www-form-urlencoded"] = true, ["text/plain"] = true }
 
 -- Bodies beyond this leave garbage worth collecting at once; otherwise a worker's memory stays at its peak.
 local BIG_BODY = 8 * 1024 * 1024
@@ -82,28 +80,13 @@ end
 -- Requests, by kind. Headers are fetched again after every body(): those from before it are dead.
 
 local function json_request(handle, plan)
-  local headers = handle:headers()
-  local method = value_of(headers, ":method")
-  if method ~= "POST" then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, http = 405, reason = "METHOD_NOT_ALLOWED", headers = { allow = "POST" },
-      message = "a prediction is a POST, not a " .. method, expected = "POST", received = method,
-    })
-  end
-  local content_type = value_of(headers, "content-type")
-  if content_type and not JSON_TYPES[content_type:lower():match("^[^;%s]*")] then
-    errors.fail({
-      code = errors.INVALID_ARGUMENT, http = 415, reason = "WRONG_CONTENT_TYPE", field = "content-type",
-      message = "content-type: expected application/json, received " .. content_type,
-      expected = "application/json", received = content_type,
-    })
-  end
+  calls.check_json(handle:headers())
   local body = handle:body()
   local size = body and body:length() or 0
   check_size(plan, size)
   local message = json_read.decode(plan, size > 0 and body:getBytes(0, size) or "")
   body:setBytes(message)
-  headers = handle:headers()
+  local headers = handle:headers()
   headers:replace(":path", INFER_PATH)
   headers:replace("content-type", "application/grpc")
   headers:replace("te", "trailers")
@@ -111,54 +94,10 @@ local function json_request(handle, plan)
   collect(size)
 end
 
--- The form of a typed call that is not plain gRPC: gRPC-Web or Connect. Throws for anything else.
-local function web_form(headers, plan, content_type)
-  local method = value_of(headers, ":method")
-  if method ~= "POST" then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, http = 405, reason = "METHOD_NOT_ALLOWED", headers = { allow = "POST" },
-      message = "a prediction is a POST, not a " .. method, expected = "POST", received = method,
-    })
-  end
-  local form = web.form(value_of(headers, ":path"), content_type)
-  if not form then
-    local expected = "application/grpc, application/grpc-web, application/proto or application/json"
-    errors.fail({
-      code = errors.INVALID_ARGUMENT, http = 415, reason = "WRONG_CONTENT_TYPE", field = "content-type",
-      message = "content-type: expected " .. expected .. ", received " .. (content_type or "nothing"),
-      expected = expected, received = content_type or "nothing",
-    })
-  elseif plan.kind ~= "grpc" then
-    errors.fail({
-      code = errors.UNIMPLEMENTED, reason = "STREAM_ONLY",
-      message = "model " .. plan.model .. " answers one request with any number of answers, which is served over gRPC only",
-      try = "gRPC: PredictStream, or inference.GRPCInferenceService/ModelStreamInfer with metadata x-penstock-model",
-    })
-  end
-  local encoding = value_of(headers, "content-encoding")
-  if encoding and encoding ~= "identity" then
-    errors.compressed("content-encoding", encoding)
-  end
-  return form
-end
-
--- Makes the rest of the way plain gRPC, and leaves word for the answer.
-local function web_headers(handle, form)
-  local headers = handle:headers()
-  local timeout = web.timeout(value_of(headers, "connect-timeout-ms"))
-  if timeout then
-    headers:replace("grpc-timeout", timeout)
-  end
-  headers:replace("content-type", "application/grpc")
-  headers:replace("te", "trailers")
-  headers:remove("accept-encoding")
-  handle:streamInfo():dynamicMetadata():set(web.NAMESPACE, "form", form)
-end
-
 local function typed_request(handle, plan)
   local headers = handle:headers()
   local content_type = value_of(headers, "content-type")
-  local form = not web.is_grpc(content_type) and web_form(headers, plan, content_type) or nil
+  local form = not web.is_grpc(content_type) and calls.web_form(headers, plan, content_type) or nil
   local body = handle:body()
   local size = body and body:length() or 0
   check_size(plan, size)
@@ -174,7 +113,7 @@ local function typed_request(handle, plan)
   end
   body:setBytes(message)
   if form then
-    web_headers(handle, form)
+    calls.web_to_grpc(handle, form)
   end
   headers = handle:headers()
   headers:replace(":path", INFER_PATH)
@@ -191,12 +130,8 @@ local function stream_request(handle, plan)
 end
 
 -- Typed JSON to a decoupled model. The body is not read: replies.refuse does that.
-local function json_refusal(handle, plan)
-  errors.fail({
-    code = errors.UNIMPLEMENTED, reason = "STREAM_ONLY", field = "",
-    message = "model " .. plan.model .. " answers one request with any number of answers, which JSON over HTTP does not carry",
-    try = "gRPC: PredictStream, or inference.GRPCInferenceService/ModelStreamInfer with metadata x-penstock-model",
-  })
+local function json_refusal(_, plan)
+  calls.stream_only(plan, "JSON over HTTP does not carry")
 end
 
 -- Open Inference bodies go through without being gathered here: their size is what the header `name` says, if it does.
