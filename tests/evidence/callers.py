@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ class Calls:
 async def calls(penstock: Penstock, model: str, *, per_s: float, labels: bool, seed: int = 0) -> AsyncIterator[Calls]:
     """Call `model` (`versions_onnx`) at `per_s` requests a second while the block runs, each labelled if `labels`."""
     seen = Calls()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     rng = random.Random(seed)
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=penstock.url, timeout=20, limits=limits) as client:

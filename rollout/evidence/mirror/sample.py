@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 BUFFER_BYTES: Final = 8 * 1024 * 1024
 """Rows that wait in memory for their file; more are dropped while a file is being written."""
 
-FLUSH_S: Final = 60.0
+FLUSH_S: Final = 15.0
 """A row is on disk, or dropped, after this."""
 
 _TENSORS = pa.list_(
