@@ -40,9 +40,8 @@ def typed_row(instance: Mapping[str, Any], message: Descriptor) -> dict[str, Any
             row[name] = _bytes_text(value)
         elif isinstance(value, list):
             row[name] = flat(value)
-        if isinstance(value, list):
-            if f"{name}_shape" in fields:
-                row.setdefault(f"{name}_shape", list(shape_of(value)))
+        if isinstance(value, list) and f"{name}_shape" in fields:
+            row.setdefault(f"{name}_shape", list(shape_of(value)))
     return row
 
 

@@ -105,7 +105,7 @@ def find_knee(plateaus: Sequence[Plateau], *, closed: bool = False) -> Knee:
         if fault:
             rate = None if carried is None else carried.answered if closed else carried.offered
             if plateau.generator_bound:
-                words = f"{fault}, but the load generator itself could not keep up: its limit, not the server's"
+                words = f"{fault}, but the load generator or its machine could not keep up: no limit of the server's"
                 return Knee(rate, True, words, generator_bound=True)
             return Knee(rate, True, fault)
         carried = plateau

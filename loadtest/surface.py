@@ -202,7 +202,10 @@ def model_api(
 
 
 def form_of(typed: TypedApi | None, inputs: tuple[Tensor, ...], document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The contract's own example; where it is too large to be in the document, one made of the tensors' shapes."""
+    """One instance's values in the shape that the model takes: the contract's own example, as its OpenAPI document has it.
+
+    Where that is too large to be in the document, or there is none, one is made of the tensors' shapes.
+    """
     if typed is None:
         return blank(inputs)
     operation = document.get("paths", {}).get(typed.http_path, {}).get("post", {})
