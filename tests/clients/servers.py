@@ -136,9 +136,17 @@ def _typed(contract: Contract, predict: Predict, recorded: Recorded) -> grpc.Gen
             context.abort(code, refused.status.message)
             raise AssertionError("abort raises") from refused
 
-    method = grpc.unary_unary_rpc_method_handler(
-        handle,
+    def handle_stream(request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+        """The same answer twice."""
+        answer = handle(request, context)
+        yield from (answer, answer)
+
+    make: Callable[..., Any] = (
+        grpc.unary_stream_rpc_method_handler if contract.decoupled else grpc.unary_unary_rpc_method_handler
+    )
+    method = make(
+        handle_stream if contract.decoupled else handle,
         request_deserializer=messages.request.FromString,
         response_serializer=messages.response.SerializeToString,
     )
-    return grpc.method_handlers_generic_handler(contract.full_service, {"Predict": method})
+    return grpc.method_handlers_generic_handler(contract.full_service, {contract.method: method})

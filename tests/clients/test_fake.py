@@ -18,9 +18,12 @@ from penstock_client import Answer, Client, Code, InvalidRequest, NotFound, Pens
 from penstock_client.errors import error_for
 from penstock_client.fake import AsyncFakeClient, FakeClient, Feedback, NotRecorded, Recorder
 from penstock_client.fake_gateway import FakeGateway
-from penstock_client.recording import answered, key_of, read, write
+from penstock_client.grpc_client import GrpcClient
+from penstock_client.recording import Asked, Recorded, Recording, read, write
 
-from tests.clients.servers import Seen, http_server, status_json
+from gateway.contract.descriptor import MessageClasses
+from tests.clients.servers import Refused, Seen, grpc_server, http_server, status_json
+from tests.contract.cases import CONTRACTS
 
 ROW = {"x": [5.1, 3.5, 1.4, 0.2]}
 
@@ -67,9 +70,9 @@ def test_a_recorded_error_is_raised(recording: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "row", "call", "message"),
     [
-        ("iris", {"x": [9, 9, 9, 9]}, {}, r"no answer of 'iris' for .*\"9\".* It holds 4: .*Record this input"),
-        ("iris", ROW, {"version": 3}, "no answer of 'iris' for 3 "),
-        ("tulip", ROW, {}, "no answers of 'tulip'; its models: iris"),
+        ("iris", {"x": [9, 9, 9, 9]}, {}, r"no answer of 'iris' for .*9, 9.* It holds 4: .*Record this input"),
+        ("iris", ROW, {"version": 3}, "no answer of 'iris' for version 3, "),
+        ("tulip", ROW, {}, "no answers of 'tulip'; its models: 'iris'"),
     ],
 )
 def test_what_was_not_recorded_says_so(recording: Path, model: str, row: Any, call: Any, message: str) -> None:
@@ -126,18 +129,79 @@ _VALUES = st.recursive(
 def test_every_input_is_found_again(tmp_path_factory: pytest.TempPathFactory, row: Any, version: int | None) -> None:
     path = tmp_path_factory.getbasetemp() / "recording.json"
     answer = Answer(({"y": [1.5]},), False, "m", 3, "r")
-    write(path, [answered("m", version, row, answer)])
-    (call,) = read(path)
-    assert call.key == key_of("m", version, row)
+    write(path, Recording([Recorded.of(Asked.of("m", row, version=version), answer)], {("m", 1): b"\x00\xff"}))
+    found = read(path)
+    call = found.found(Asked.of("m", row, version=version))
+    assert call is not None
     assert call.answer("r") == answer
+    assert found.found(Asked.of("m", row, version=version, major=2)) is None
+    assert found.descriptors == {("m", 1): b"\x00\xff"}
     assert json.loads(path.read_text())["penstock_recording"] == 1
 
 
 def test_every_code_survives(tmp_path: Path) -> None:
     path = tmp_path / "errors.json"
-    write(path, [answered("m", None, {"x": int(code)}, error_for(code, "no", reason=code.name)) for code in Code])
+    refused = {code: error_for(code, "no", reason=code.name) for code in Code}
+    write(path, Recording([Recorded.of(Asked.of("m", {"x": int(code)}), refused[code]) for code in Code]))
     fake = FakeClient(path)
     for code in Code:
         with pytest.raises(PenstockError) as raised:
             fake.predict("m", {"x": int(code)})
         assert (raised.value.code, raised.value.reason) == (code, code.name)
+
+
+def matrix(request: Any, messages: MessageClasses) -> Any:
+    if request.scale < 0:
+        raise Refused(3, "scale: must not be negative", "OUT_OF_RANGE", field="scale", received="-1")
+    response: Any = messages.response()
+    response.b.extend(request.scale * value for value in request.a)
+    return response
+
+
+def test_the_fake_gateway_answers_typed_grpc(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.json"
+    with (
+        grpc_server({"matrix": CONTRACTS["matrix"]}, matrix) as server,
+        GrpcClient(server.address) as client,
+        Recorder(client, path) as recorder,
+    ):
+        recorder.predict("matrix", {"a": [[1, 2, 3], [4, 5, 6]], "scale": 0.1})
+        with pytest.raises(InvalidRequest):
+            recorder.predict("matrix", {"a": [1, 2, 3, 4, 5, 6], "scale": -1})
+    with fake_gateway(path) as gateway:
+        with GrpcClient(gateway.url) as client:
+            answer = client.predict("matrix", {"a": range_of(6), "scale": np.float32(0.1)}, request_id="mine")
+            assert np.allclose(answer.array("b"), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+            assert (answer.version, answer.request_id, answer.model) == (7, "mine", "matrix")
+            with pytest.raises(InvalidRequest) as raised:
+                client.predict("matrix", {"a": range_of(6), "scale": -1})
+            assert (raised.value.reason, raised.value.field) == ("OUT_OF_RANGE", "scale")
+            with pytest.raises(NotFound) as unknown:
+                client.predict("matrix", {"a": range_of(6), "scale": 2})
+            assert unknown.value.reason == "NOT_RECORDED"
+            client.feedback("mine", label=1)
+        # The same recording over JSON, nested as that has it.
+        with Client(gateway.url) as over_json:
+            assert over_json.predict("matrix", {"a": [[1, 2, 3], [4, 5, 6]], "scale": 0.1}).version == 7
+            with pytest.raises(NotFound):
+                over_json.predict("matrix", {"a": [[1, 2], [3, 4], [5, 6]], "scale": 0.1})
+
+
+def range_of(count: int) -> list[int]:
+    return list(range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"x": [[1, 2]]}, {"x": [1, 2]}, True),
+        ({"x": [[1, 2], [3, 4]]}, {"x": [[1, 2, 3, 4]]}, False),
+        ({"x": [[1, 2]]}, {"x": [1, 2], "x_shape": [1, 2]}, True),
+        ({"x": [[1, 2]]}, {"x": [1, 2], "x_shape": [2, 1]}, False),
+        ({"x": [1], "y": []}, {"x": [1]}, True),
+        ([{"x": [1]}], {"x": [1]}, True),
+        ([{"x": [1]}, {"x": [2]}], {"x": [1, 2]}, False),
+    ],
+)
+def test_nested_and_flat_are_the_same_where_shapes_agree(one: Any, other: Any, same: bool) -> None:
+    assert Asked.of("m", one).matches(Asked.of("m", other)) is same

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf.message import Message
-from penstock_client import Code, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
-from penstock_client.grpc_client import GrpcClient
+from penstock_client import Code, DeadlineExceeded, InvalidRequest, NotFound, PenstockError, Unavailable
+from penstock_client.grpc_client import AsyncGrpcClient, GrpcClient
 
 from adapters.signature import Datatype
 from gateway.contract.descriptor import MessageClasses
@@ -167,3 +168,45 @@ def test_no_answer_in_time_is_a_deadline() -> None:
                 client.predict("iris", ROW, timeout_s=0.05)
         finally:
             finished.set()
+
+
+def test_an_api_of_another_major_is_another_service() -> None:
+    second = {"iris": replace(CONTRACTS["iris"], major=2)}
+    with grpc_server(second, echo) as server, GrpcClient(server.address) as client:
+        assert client.predict("iris", ROW, major=2).version == 7
+        assert server.seen[0].path == "/penstock.models.iris.v2.Iris/Predict"
+        with pytest.raises(NotFound, match="no model 'iris' here"):
+            client.predict("iris", ROW)
+
+
+def test_shapes_are_filled_from_arrays_and_nested_lists() -> None:
+    def answer(request: Any, messages: MessageClasses) -> Any:
+        return messages.response()
+
+    with grpc_server({"two-dynamic": CONTRACTS["two-dynamic"]}, answer) as server, GrpcClient(server.address) as client:
+        for x in (np.ones((2, 3), np.float32), [[1, 1, 1], [1, 1, 1]]):
+            client.predict("two-dynamic", {"pixels": np.zeros((2, 1, 3), np.uint8), "x": x, "x_shape": 5})
+        for seen in server.seen:
+            row = seen.body.instances[0] if hasattr(seen.body, "instances") else seen.body
+            said = {
+                field.json_name: list(value)
+                for field, value in row.ListFields()
+                if "_shape" in field.json_name[1:] and field.json_name != "x_shape"
+            }
+            assert said == {"pixels_shape": [2, 1, 3], "x_shape_2": [2, 3]}
+
+
+async def test_a_model_that_streams() -> None:
+    contracts = {name: CONTRACTS[name] for name in ("streams", "iris")}
+    with grpc_server(contracts, echo) as server:
+        with GrpcClient(server.address) as client:
+            answers = list(client.predict_stream("streams", {"prompt": ["a"]}))
+            assert [(answer.row, answer.version) for answer in answers] == [({"token": ["a"]}, 7)] * 2
+            with pytest.raises(PenstockError, match="call predict_stream"):
+                client.predict("streams", {"prompt": ["a"]})
+            with pytest.raises(PenstockError, match="call predict"):
+                client.predict_stream("iris", ROW)
+        async with AsyncGrpcClient(server.address) as awaited:
+            assert [answer.row async for answer in awaited.predict_stream("streams", {"prompt": ["b"]})] == [
+                {"token": ["b"]}
+            ] * 2

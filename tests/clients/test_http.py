@@ -236,3 +236,9 @@ async def test_refused_feedback_is_an_error() -> None:
         async with AsyncClient(server.address) as client_to_await:
             with pytest.raises(NotFound, match="no request r-9"):
                 await client_to_await.feedback("r-9", reward=1.0)
+
+
+def test_an_api_of_another_major_is_another_path() -> None:
+    with http_server(iris) as server, Client(server.address) as client:
+        client.predict("iris", ROW, major=2)
+        assert server.seen[0].path == "/v2/models/iris:predict"

@@ -14,7 +14,7 @@ from penstock_client.answer import Answer
 from penstock_client.errors import Code, PenstockError, error_for
 from penstock_client.exchange import run, run_async
 from penstock_client.options import Call, Given, Settings, Tls
-from penstock_client.wire import Post, Reply, Row
+from penstock_client.wire import Reply, Request, Row
 
 
 class Client:
@@ -31,7 +31,8 @@ class Client:
     def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """Predict one row (a mapping from input name to value) or several (a list of them).
 
-        `version=` pins the version that answers. Raises PenstockError; its subclasses say what to do.
+        `version=` pins the version that answers, `major=` calls another of the model's APIs. Raises PenstockError;
+        its subclasses say what to do.
         """
         return run(self._calls.predict(model, inputs, call), self._send)
 
@@ -44,6 +45,10 @@ class Client:
         """
         run(self._calls.feedback(request_id, label, reward, row), self._send)
 
+    def descriptor(self, model: str, *, major: int = 1) -> bytes:
+        """The model's messages and service, a serialised FileDescriptorSet. Raises PenstockError."""
+        return run(self._calls.descriptor(model, major), self._send)
+
     def close(self) -> None:
         self._http.close()
 
@@ -53,11 +58,13 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _send(self, post: Post) -> Reply:
+    def _send(self, request: Request) -> Reply:
         try:
-            response = self._http.post(post.path, content=post.content, headers=post.headers, timeout=post.left_s)
+            response = self._http.request(
+                request.method, request.path, content=request.content, headers=request.headers, timeout=request.left_s
+            )
         except httpx.HTTPError as error:
-            raise _no_answer(error, self._http.base_url, post) from error
+            raise _no_answer(error, self._http.base_url, request) from error
         return Reply(response.status_code, response.headers, response.content)
 
 
@@ -90,11 +97,13 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _send(self, post: Post) -> Reply:
+    async def _send(self, request: Request) -> Reply:
         try:
-            response = await self._http.post(post.path, content=post.content, headers=post.headers, timeout=post.left_s)
+            response = await self._http.request(
+                request.method, request.path, content=request.content, headers=request.headers, timeout=request.left_s
+            )
         except httpx.HTTPError as error:
-            raise _no_answer(error, self._http.base_url, post) from error
+            raise _no_answer(error, self._http.base_url, request) from error
         return Reply(response.status_code, response.headers, response.content)
 
 
@@ -107,10 +116,10 @@ def _trust(tls: Tls | None) -> ssl.SSLContext | bool:
     return context
 
 
-def _no_answer(error: httpx.HTTPError, url: httpx.URL, post: Post) -> PenstockError:
-    request_id = post.headers["x-request-id"]
+def _no_answer(error: httpx.HTTPError, url: httpx.URL, request: Request) -> PenstockError:
+    request_id = request.headers["x-request-id"]
     if isinstance(error, httpx.TimeoutException):
-        message = f"{url} did not answer within {post.timeout_s:g} s"
+        message = f"{url} did not answer within {request.timeout_s:g} s"
         return error_for(Code.DEADLINE_EXCEEDED, message, reason="DEADLINE", request_id=request_id)
     message = f"no answer from {url}: {error or type(error).__name__}. Does a gateway run there?"
     return error_for(Code.UNAVAILABLE, message, reason="UNAVAILABLE", request_id=request_id)

@@ -6,27 +6,36 @@
     client = FakeClient("iris.json")
     client.predict("iris", {"x": [5.1, 3.5, 1.4, 0.2]})
 
-`python -m penstock_client.fake_gateway iris.json` answers the same over HTTP, for apps in other languages.
+`python -m penstock_client.fake_gateway iris.json` answers the same over typed JSON and typed gRPC, for apps in other
+languages. Streams are not recorded.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 from penstock_client import recording
 from penstock_client.answer import Answer
 from penstock_client.errors import PenstockError
 from penstock_client.options import Call
-from penstock_client.recording import NotRecorded, Recorded
+from penstock_client.recording import Asked, ModelApi, NotRecorded, Recorded, Recording
 from penstock_client.typed import Predicts
 from penstock_client.wire import Row
 
 __all__ = ["AsyncFakeClient", "FakeClient", "Feedback", "NotRecorded", "Recorder"]
+
+
+class Records(Predicts, Protocol):
+    """What can be recorded: `Client`, `GrpcClient`."""
+
+    def descriptor(self, model: str, *, major: int = 1) -> bytes: ...
 
 
 class Recorder:
@@ -35,10 +44,11 @@ class Recorder:
     Errors that the gateway answers are recorded too. A call that was made twice is kept once, as it went last.
     """
 
-    def __init__(self, client: Predicts, path: str | Path) -> None:
+    def __init__(self, client: Records, path: str | Path) -> None:
         self._client = client
         self._path = Path(path)
-        self._calls: dict[str, Recorded] = {}
+        self._calls: list[Recorded] = []
+        self._descriptors: dict[ModelApi, bytes] = {}
 
     def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """As the client's own."""
@@ -47,8 +57,9 @@ class Recorder:
             outcome = self._client.predict(model, inputs, **call)
         except PenstockError as error:
             outcome = error
-        recorded = recording.answered(model, call.get("version"), inputs, outcome)
-        self._calls[recorded.key] = recorded
+        asked = Asked.of(model, inputs, major=call.get("major", 1), version=call.get("version"))
+        self._calls = [*(other for other in self._calls if not other.asked.matches(asked)), Recorded.of(asked, outcome)]
+        self._describe(asked)
         if isinstance(outcome, PenstockError):
             raise outcome
         return outcome
@@ -61,13 +72,19 @@ class Recorder:
 
     def close(self) -> None:
         """Write the file. The client stays open."""
-        recording.write(self._path, tuple(self._calls.values()))
+        recording.write(self._path, Recording(self._calls, self._descriptors))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _describe(self, asked: Asked) -> None:
+        """Keep the model's protobuf. Without it (no such model, an older gateway) the recording serves JSON alone."""
+        if asked.api not in self._descriptors:
+            with suppress(PenstockError):
+                self._descriptors[asked.api] = self._client.descriptor(asked.model, major=asked.major)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +105,15 @@ class FakeClient:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._calls = {call.key: call for call in recording.read(self._path)}
+        self.recording = recording.read(self._path)
         self.given: list[Feedback] = []
 
     def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """As `Client.predict`, from the recording. Who asks makes no difference; a pinned version does."""
-        version = call.get("version")
-        found = self._calls.get(recording.key_of(model, version, inputs))
+        asked = Asked.of(model, inputs, major=call.get("major", 1), version=call.get("version"))
+        found = self.recording.found(asked)
         if found is None:
-            raise NotRecorded(self._unknown(model, version, inputs))
+            raise NotRecorded(self._unknown(asked))
         return found.answer(call.get("request_id") or str(uuid.uuid4()))
 
     def feedback(
@@ -114,15 +131,14 @@ class FakeClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _unknown(self, model: str, version: int | None, inputs: Row | Sequence[Row]) -> str:
-        asked = recording.key_of(model, version, inputs).partition(" ")[2]
-        here = [call for call in self._calls.values() if call.model == model]
+    def _unknown(self, asked: Asked) -> str:
+        here = [call.asked for call in self.recording.calls if call.asked.api == asked.api]
         if not here:
-            models = ", ".join(sorted({call.model for call in self._calls.values()})) or "none"
-            return f"{self._path} holds no answers of {model!r}; its models: {models}. Record it with Recorder."
-        shown = "; ".join(_short(call.key.partition(" ")[2]) for call in here[:3])
+            models = ", ".join(sorted({_named(call.asked) for call in self.recording.calls})) or "none"
+            return f"{self._path} holds no answers of {_named(asked)}; its models: {models}. Record it with Recorder."
+        shown = "; ".join(_short(each) for each in here[:3])
         return (
-            f"{self._path} holds no answer of {model!r} for {_short(asked)}. It holds {len(here)}: {shown}. "
+            f"{self._path} holds no answer of {_named(asked)} for {_short(asked)}. It holds {len(here)}: {shown}. "
             "Record this input with Recorder, or correct it."
         )
 
@@ -159,6 +175,11 @@ class AsyncFakeClient:
         await self.aclose()
 
 
-def _short(text: str) -> str:
-    text = text.strip()
+def _named(asked: Asked) -> str:
+    return repr(asked.model) if asked.major == 1 else f"{asked.model!r} (v{asked.major})"
+
+
+def _short(asked: Asked) -> str:
+    pinned = "" if asked.version is None else f"version {asked.version}, "
+    text = f"{pinned}{json.dumps(asked.inputs)}"
     return text if len(text) <= 120 else f"{text[:120]}..."

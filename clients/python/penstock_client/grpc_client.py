@@ -6,7 +6,7 @@ goes through an HTTP client of the same settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,31 +71,56 @@ class _Calls:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._services: dict[str, Service] = {}
+        self._services: dict[tuple[str, int], Service] = {}
 
     def predict(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[_Step, _Reply, Answer]:
         options = self._settings.options(call)
 
         def attempt(left_s: LeftS) -> Attempt[_Step, _Reply, Answer]:
-            service = self._services.get(model)
-            if service is None:
-                service = self._services[model] = yield from self._found(model, left_s)
+            service = yield from self._service(model, options.major, left_s)
+            if service.streams:
+                raise error_for(Code.UNIMPLEMENTED, f"{model!r} answers in streams: call predict_stream")
             request = request_of(service, inputs)
             reply = yield _Predict(service, request, options, left_s())
             return _answer(model, service, reply)
 
         return Exchange(attempt, options.timeout_s, self._settings.retries)
 
-    def _found(self, model: str, left_s: LeftS) -> Attempt[_Step, _Reply, Service]:
+    def stream(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[_Step, _Reply, _Predict]:
+        """What to send for answers in a stream."""
+        options = self._settings.options(call)
+
+        def attempt(left_s: LeftS) -> Attempt[_Step, _Reply, _Predict]:
+            service = yield from self._service(model, options.major, left_s)
+            if not service.streams:
+                raise error_for(Code.UNIMPLEMENTED, f"{model!r} has one answer for each request: call predict")
+            return _Predict(service, request_of(service, inputs), options, left_s())
+
+        return Exchange(attempt, options.timeout_s, self._settings.retries)
+
+    def descriptor(self, model: str, major: int) -> Exchange[_Step, _Reply, bytes]:
+        def attempt(left_s: LeftS) -> Attempt[_Step, _Reply, bytes]:
+            return (yield from self._service(model, major, left_s)).descriptor
+
+        return Exchange(attempt, self._settings.timeout_s, self._settings.retries)
+
+    def _service(self, model: str, major: int, left_s: LeftS) -> Attempt[_Step, _Reply, Service]:
+        known = self._services.get((model, major))
+        if known is None:
+            known = self._services[model, major] = yield from self._found(model, major, left_s)
+        return known
+
+    def _found(self, model: str, major: int, left_s: LeftS) -> Attempt[_Step, _Reply, Service]:
         headers = self._settings.headers
         listed = yield _Reflect(ServerReflectionRequest(list_services=""), left_s(), headers)
         services = [service.name for service in listed.message.list_services_response.service]
         models = [name for name in services if name.startswith("penstock.models.")]
-        wanted = f"penstock.models.{model.replace('-', '_')}.v1."
+        wanted = f"penstock.models.{model.replace('-', '_')}.v{major}."
         name = next((name for name in models if name.startswith(wanted)), None)
         if name is None:
             known = ", ".join(sorted({name.split(".")[2] for name in models})) or "none"
-            raise error_for(Code.NOT_FOUND, f"no model {model!r} here; there are: {known}", reason="UNKNOWN_MODEL")
+            wanted = repr(model) if major == 1 else f"{model!r} (v{major})"
+            raise error_for(Code.NOT_FOUND, f"no model {wanted} here; there are: {known}", reason="UNKNOWN_MODEL")
         found = yield _Reflect(ServerReflectionRequest(file_containing_symbol=name), left_s(), headers)
         return service_in(found.message.file_descriptor_response.file_descriptor_proto, name)
 
@@ -124,6 +149,18 @@ class GrpcClient:
         """
         return run(self._calls.predict(model, inputs, call), self._send)
 
+    def predict_stream(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Iterator[Answer]:
+        """The answers of a decoupled model, as they come. Close the iterator to cancel the rest.
+
+        Raises as `predict` does, between answers too; what has begun to answer is never repeated.
+        """
+        step = run(self._calls.stream(model, inputs, call), self._send)
+        return self._stream(model, step)
+
+    def descriptor(self, model: str, *, major: int = 1) -> bytes:
+        """As `Client.descriptor`."""
+        return run(self._calls.descriptor(model, major), self._send)
+
     def feedback(
         self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
     ) -> None:
@@ -139,6 +176,16 @@ class GrpcClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _stream(self, model: str, step: _Predict) -> Iterator[Answer]:
+        call = _streaming(self._channel, step.service)(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        try:
+            for message in call:
+                yield _answer(model, step.service, _Reply(message, dict(call.initial_metadata())))
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+        finally:
+            call.cancel()
 
     def _send(self, step: _Step) -> _Reply:
         try:
@@ -172,6 +219,25 @@ class AsyncGrpcClient:
     async def predict(self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]) -> Answer:
         """As `GrpcClient.predict`."""
         return await run_async(self._calls.predict(model, inputs, call), self._send)
+
+    async def predict_stream(
+        self, model: str, inputs: Row | Sequence[Row], **call: Unpack[Call]
+    ) -> AsyncIterator[Answer]:
+        """As `GrpcClient.predict_stream`, an asynchronous iterator."""
+        step = await run_async(self._calls.stream(model, inputs, call), self._send)
+        streaming = _streaming(self._channel, step.service)
+        answers = streaming(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        try:
+            async for message in answers:
+                yield _answer(model, step.service, _Reply(message, dict(await answers.initial_metadata())))
+        except grpc.aio.AioRpcError as error:
+            raise _error_of(error) from error
+        finally:
+            answers.cancel()
+
+    async def descriptor(self, model: str, *, major: int = 1) -> bytes:
+        """As `Client.descriptor`."""
+        return await run_async(self._calls.descriptor(model, major), self._send)
 
     async def feedback(
         self, request_id: str, *, label: Any = None, reward: float | None = None, row: int | None = None
@@ -243,6 +309,14 @@ _OPTIONS = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("
 
 def _method(channel: Any, service: Service) -> Any:
     return channel.unary_unary(
+        service.path,
+        request_serializer=service.request.SerializeToString,
+        response_deserializer=service.response.FromString,
+    )
+
+
+def _streaming(channel: Any, service: Service) -> Any:
+    return channel.unary_stream(
         service.path,
         request_serializer=service.request.SerializeToString,
         response_deserializer=service.response.FromString,

@@ -6,17 +6,19 @@ other protobuf code of the program. Typed gRPC carries tensors flat, row-major.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from penstock_client.wire import Row
+from penstock_client.wire import Row, from_json
 
 _Field: TypeAlias = Any
 """A FieldDescriptor; protobuf has one class of that name for each of its implementations."""
@@ -30,21 +32,35 @@ class Service:
     request: type[Message]
     response: type[Message]
     batching: bool
+    streams: bool
+    """Whether one request has any number of responses (`PredictStream`)."""
+    descriptor: bytes
+    """A serialised FileDescriptorSet."""
 
 
 def service_in(files: Sequence[bytes], name: str) -> Service:
     """The service of that full name. `files`: serialised FileDescriptorProtos, those a file imports before it."""
+    found = FileDescriptorSet(file=[FileDescriptorProto.FromString(file) for file in files])
     pool = DescriptorPool()
-    for file in files:
-        pool.Add(FileDescriptorProto.FromString(file))
-    method = pool.FindServiceByName(name).methods_by_name["Predict"]
+    for file in found.file:
+        pool.Add(file)
+    (method,) = pool.FindServiceByName(name).methods
     rows = method.input_type.fields_by_name.get("instances")
     return Service(
-        path=f"/{name}/Predict",
+        path=f"/{name}/{method.name}",
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         batching=rows is not None and rows.message_type is not None,
+        streams=method.server_streaming,
+        descriptor=found.SerializeToString(),
     )
+
+
+def services_of(descriptor: bytes) -> list[Service]:
+    """Those of a serialised FileDescriptorSet. Raises google.protobuf.message.DecodeError."""
+    files = FileDescriptorSet.FromString(descriptor).file
+    serialised = [file.SerializeToString() for file in files]
+    return [service_in(serialised, f"{file.package}.{each.name}") for file in files for each in file.service]
 
 
 def request_of(service: Service, inputs: Row | Sequence[Row]) -> Message:
@@ -67,6 +83,19 @@ def _fill(message: Message, row: Row) -> None:
         if name not in fields:
             raise ValueError(f"no input {name!r}; expected: {', '.join(fields)}")
         _set(message, fields[name], value)
+        companion = _companion(message, fields[name])
+        if companion is not None and companion.json_name not in row:
+            getattr(message, companion.name).extend(_shape(value))
+
+
+def _companion(message: Message, field: _Field) -> _Field | None:
+    """The `<name>_shape` of a tensor whose values do not tell its shape: declared right behind it."""
+    following = message.DESCRIPTOR.fields[field.index + 1 : field.index + 2]
+    for other in following:
+        says_shape = re.fullmatch(rf"{re.escape(field.json_name)}_shape(_\d+)?", other.json_name)
+        if says_shape and other.type == FieldDescriptor.TYPE_SFIXED64 and _is_repeated(other):
+            return other
+    return None
 
 
 def _set(message: Message, field: _Field, value: Any) -> None:
@@ -75,11 +104,34 @@ def _set(message: Message, field: _Field, value: Any) -> None:
         if field.type == FieldDescriptor.TYPE_BYTES:
             setattr(message, field.name, value if isinstance(value, bytes) else bytes(map(_byte, _flat(value))))
         elif _is_repeated(field):
-            getattr(message, field.name).extend(_flat(value))
+            getattr(message, field.name).extend(_read(field, each) for each in _flat(value))
         else:
-            setattr(message, field.name, value.tolist() if hasattr(value, "tolist") else value)
+            setattr(message, field.name, _read(field, value.tolist() if hasattr(value, "tolist") else value))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{field.json_name}: {error}") from error
+
+
+def _read(field: _Field, value: Any) -> Any:
+    """Numbers and bytes that JSON has as text ("NaN", long integers, {"b64": ...}) are taken too."""
+    if isinstance(value, str) and field.type != FieldDescriptor.TYPE_STRING:
+        # Any other text is protobuf's to refuse, with the type that it expects.
+        with suppress(ValueError):
+            return float(value) if field.cpp_type in _FLOATS else int(value)
+    return from_json(value)
+
+
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """What an array or nested lists say of it; nothing for flat values, whose shape only the caller knows."""
+    if hasattr(value, "shape"):
+        return tuple(value.shape) if len(value.shape) > 1 else ()
+    found = []
+    while isinstance(value, list | tuple):
+        found.append(len(value))
+        value = value[0] if value else None
+    return tuple(found) if len(found) > 1 else ()
 
 
 def _is_repeated(field: _Field) -> bool:
@@ -102,6 +154,23 @@ def _flat(value: Any) -> Iterable[Any]:
             yield from _flat(member)
     else:
         yield value
+
+
+def response_of(service: Service, rows: Sequence[Row]) -> Message:
+    """The response that holds these rows, for a fake."""
+    response = service.response()
+    for row in rows:
+        into: Any = response
+        if service.batching:
+            into = getattr(response, "predictions").add()  # noqa: B009  # as in request_of
+        _fill(into, row)
+    return response
+
+
+def inputs_of(service: Service, request: Message) -> list[Row]:
+    """The rows of a request, for a fake: what was given, flat."""
+    rows: Any = getattr(request, "instances") if service.batching else [request]  # noqa: B009  # as in request_of
+    return [{field.json_name: _value(row, field) for field, _ in row.ListFields()} for row in rows]
 
 
 def rows_of(service: Service, response: Message) -> tuple[Row, ...]:

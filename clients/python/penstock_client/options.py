@@ -20,6 +20,8 @@ class Call(TypedDict, total=False):
 
     version: int | None
     """Pins the version that answers."""
+    major: int
+    """The model's API to call, where it has several: 1 unless it says otherwise."""
     user_id: str | None
     """Names the caller: during a rollout, one user stays on one version."""
     request_id: str | None
@@ -75,6 +77,7 @@ class Settings:
         return Options(
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
             version=call.get("version"),
+            major=call.get("major", 1),
             user_id=self.user_id if user_id is None else user_id,
             request_id=call.get("request_id") or str(uuid.uuid4()),
             extra_headers=self.headers,
@@ -88,6 +91,7 @@ class Options:
     timeout_s: float
     request_id: str
     version: int | None = None
+    major: int = 1
     user_id: str | None = None
     extra_headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,13 +1,15 @@
 """Typed JSON without I/O: what to send, and what the replies mean.
 
-Each call is an exchange that yields a `Post` and is sent its `Reply`; `Client` and `AsyncClient` only carry them.
+Each call is an exchange that yields a `Request` and is sent its `Reply`; `Client` and `AsyncClient` only carry them.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -58,9 +60,10 @@ HTTP_OF_CODE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class Request:
     """One HTTP request to send. `timeout_s` is for the whole call, `left_s` of it are left."""
 
+    method: str
     path: str
     content: bytes
     headers: Mapping[str, str]
@@ -88,49 +91,65 @@ class Calls:
         self._settings = settings
         self._not_batching: set[str] = set()
 
-    def predict(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[Post, Reply, Answer]:
+    def predict(self, model: str, inputs: Row | Sequence[Row], call: Call) -> Exchange[Request, Reply, Answer]:
         """One prediction. Raises PenstockError."""
         options = self._settings.options(call)
 
-        def attempt(left_s: LeftS) -> Attempt[Post, Reply, Answer]:
+        def attempt(left_s: LeftS) -> Attempt[Request, Reply, Answer]:
             return self._predict(model, inputs, options, left_s)
 
         return Exchange(attempt, options.timeout_s, self._settings.retries)
 
     def feedback(
         self, request_id: str, label: Any, reward: float | None, row: int | None
-    ) -> Exchange[Post, Reply, None]:
+    ) -> Exchange[Request, Reply, None]:
         """One feedback. Raises PenstockError."""
         options = self._settings.options({})
         given = {"label": label, "reward": reward, "row": row}
         body = {"request_id": request_id, **{name: value for name, value in given.items() if value is not None}}
 
-        def attempt(left_s: LeftS) -> Attempt[Post, Reply, None]:
+        def attempt(left_s: LeftS) -> Attempt[Request, Reply, None]:
             reply = yield _post("/v1/feedback", body, options, left_s)
             if not 200 <= reply.status < 300:
                 raise _error(reply)
 
         return Exchange(attempt, options.timeout_s, self._settings.retries)
 
+    def descriptor(self, model: str, major: int) -> Exchange[Request, Reply, bytes]:
+        """The model's serialised FileDescriptorSet. Raises PenstockError."""
+        options = self._settings.options({})
+
+        def attempt(left_s: LeftS) -> Attempt[Request, Reply, bytes]:
+            path = f"/v{major}/models/{model}/clients/descriptor.zip"
+            left = left_s()
+            reply = yield Request("GET", path, b"", options.http_headers(left), options.timeout_s, left)
+            if reply.status != 200:
+                raise _error(reply)
+            with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
+                (name,) = archive.namelist()
+                return archive.read(name)
+
+        return Exchange(attempt, options.timeout_s, self._settings.retries)
+
     def _predict(
         self, model: str, inputs: Row | Sequence[Row], options: Options, left_s: LeftS
-    ) -> Attempt[Post, Reply, Answer]:
-        path = f"/v1/models/{model}:predict"
+    ) -> Attempt[Request, Reply, Answer]:
+        path = f"/v{options.major}/models/{model}:predict"
         one_row = isinstance(inputs, Mapping)
-        if not (one_row and model in self._not_batching):
+        if not (one_row and path in self._not_batching):
             instances = [inputs] if one_row else list(inputs)
             try:
                 return _answer((yield _post(path, {"instances": instances}, options, left_s)), model)
             except InvalidRequest as refused:
                 if not (one_row and refused.reason == "UNKNOWN_FIELD" and refused.field == "instances"):
                     raise
-            self._not_batching.add(model)
+            self._not_batching.add(path)
         return _answer((yield _post(path, inputs, options, left_s)), model)
 
 
-def _post(path: str, body: Any, options: Options, left_s: LeftS) -> Post:
+def _post(path: str, body: Any, options: Options, left_s: LeftS) -> Request:
     content, left = to_json(body), left_s()
-    return Post(path, content, options.http_headers(left), options.timeout_s, left)
+    return Request("POST", path, content, options.http_headers(left), options.timeout_s, left)
 
 
 def to_json(value: Any) -> bytes:

@@ -45,6 +45,7 @@ export interface Call {
 
 export interface Answer<T> {
   readonly response: T;
+  readonly model: string;
   readonly version: number;
   readonly requestId: string;
 }
@@ -85,7 +86,8 @@ export class Client implements Penstock {
         throw new PenstockError(Code.Internal, message, "", {}, requestId);
       }
       const named = answer.header.get("x-request-id") ?? requestId;
-      return { response: answer.message as Output<S>, version, requestId: named };
+      const model = answer.header.get("x-penstock-model") ?? service.typeName;
+      return { response: answer.message as Output<S>, model, version, requestId: named };
     });
   }
 

@@ -1,5 +1,6 @@
 // Run by test_typescript_fake.py in a built project: record from a real gateway, replay without one.
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { Code, PenstockError } from "penstock-client";
 import { FakeClient, NotRecorded, Recorder } from "penstock-client/fake";
 import { connect } from "penstock-client/node";
@@ -28,4 +29,9 @@ assert.throws(() => new FakeClient({}), TypeError);
 const nobody = connect("http://127.0.0.1:1", { retries: { attempts: 2, firstMs: 1 } });
 await assert.rejects(nobody.predict(Asked, right), (error) => error.code === Code.Unavailable);
 await assert.rejects(nobody.feedback("mine", { reward: 1 }), (error) => error.code === Code.Unavailable);
+// One format: Python replays what was recorded here, and what Python recorded is replayed here.
+writeFileSync("typescript.json", JSON.stringify(recorder.recording));
+const python = new FakeClient(JSON.parse(readFileSync("python.json", "utf8")));
+assert.deepEqual((await python.predict(Asked, right)).response, recorded.response);
+await assert.rejects(python.predict(Asked, wrong), refused);
 console.log("held");

@@ -32,13 +32,14 @@ BUILD_S = 300.0
 
 @dataclass(frozen=True)
 class Question:
-    """One prediction. `label`: feedback for it."""
+    """One prediction. `label`: feedback for it. `address`: another host:port than the gateway's, for programs."""
 
     x: list[float] = field(default_factory=lambda: list(ROW))
     timeout_ms: int | None = None
     version: int | None = None
     user: str | None = None
     label: Any = None
+    address: str | None = None
 
     @property
     def request(self) -> dict[str, Any]:
@@ -47,6 +48,7 @@ class Question:
     @property
     def environment(self) -> dict[str, str]:
         found = {
+            "PENSTOCK_ADDRESS": self.address,
             "PENSTOCK_TIMEOUT_MS": self.timeout_ms,
             "PENSTOCK_VERSION": self.version,
             "PENSTOCK_USER": self.user,
@@ -105,7 +107,7 @@ def _program(command: list[str], folder: Path, penstock: Penstock) -> Ask:
     def ask(question: Question) -> Said:
         given = folder / "question.json"
         given.write_text(json.dumps(question.request))
-        environment = {**os.environ, **question.environment, "PENSTOCK_ADDRESS": penstock.authority}
+        environment = {**os.environ, "PENSTOCK_ADDRESS": penstock.authority, **question.environment}
         done = subprocess.run(
             [*command, given.name],
             cwd=folder,

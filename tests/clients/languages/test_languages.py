@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
 import pytest
+from penstock_client import Client, PenstockError
+from penstock_client.fake import Feedback, Recorder
+from penstock_client.fake_gateway import FakeGateway
 
 from tests import models
 from tests.clients.languages.programs import LANGUAGES, MODEL, ROW, Ask, Question
@@ -88,3 +93,29 @@ def test_feedback(ask: Ask, penstock: Penstock) -> None:
     assert said.lines["feedback"] == "given"
     again = penstock.cli("feedback", said.lines["request"], "--label", "3")
     assert "recorded before" in again.stdout, again.stdout + again.stderr
+
+
+def test_the_same_program_against_recordings(
+    ask: Ask, request: pytest.FixtureRequest, penstock: Penstock, tmp_path: Path
+) -> None:
+    if request.node.callspec.params["ask"] not in ("cpp", "java", "node"):
+        pytest.skip("the Python clients against the fake gateway are in test_fake.py; pages have penstock-client/fake")
+    path = tmp_path / "asked.json"
+    with Client(penstock.url) as client, Recorder(client, path) as recorder:
+        recorder.predict(MODEL, {"x": ROW}, version=2)
+        with pytest.raises(PenstockError):
+            recorder.predict(MODEL, {"x": [1.0]})
+    with FakeGateway(path) as fake:
+        serving = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            address = fake.url.removeprefix("http://")
+            said = ask(Question(version=2, label=3, address=address))
+            assert (said.y, said.lines["version"], said.lines["feedback"]) == (ROW, "2", "given")
+            assert fake.fake.given == [Feedback(said.lines["request"], 3, None, None)]
+            refused = ask(Question(x=[1.0], address=address))
+            assert (refused.lines["reason"], refused.details["field"]) == ("WRONG_COUNT", "instances[0].x")
+            assert ask(Question(x=[9.0] * 4, address=address)).lines["reason"] == "NOT_RECORDED"
+        finally:
+            fake.shutdown()
+            serving.join()
