@@ -202,7 +202,7 @@ def model_api(
 
 
 def form_of(typed: TypedApi | None, inputs: tuple[Tensor, ...], document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """One instance's values in the shape that the model takes: the contract's own example, as its OpenAPI document has it.
+    """One instance's values in the shape that the model takes: the contract's own example, from its OpenAPI document.
 
     Where that is too large to be in the document, or there is none, one is made of the tensors' shapes.
     """

@@ -48,12 +48,14 @@ def test_every_protocol_is_answered_and_the_report_is_written(penstock: Penstock
     assert ended.said.rstrip().endswith(str(tmp_path / "report.html"))
 
 
+@pytest.mark.nightly
 def test_an_objective_that_is_not_met_is_exit_status_1(penstock: Penstock, tmp_path: Path) -> None:
     ended = load(penstock, tmp_path, "digits", "--closed", "--users", "2", "--duration", "1s", "--p50", "1us")
     assert ended.status == 1
     assert "Not met: p50" in ended.said
 
 
+@pytest.mark.nightly
 def test_a_wrong_version_fails_every_request_with_its_reason(penstock: Penstock, tmp_path: Path) -> None:
     ended = load(penstock, tmp_path, "digits", "--rate", "20", "--duration", "1s", "--version", "7", "--errors", "50%")
     assert ended.status == 1
@@ -61,6 +63,7 @@ def test_a_wrong_version_fails_every_request_with_its_reason(penstock: Penstock,
     assert {lost.reason for lost in ended.figures.failures()} == {"NOT_FOUND"}
 
 
+@pytest.mark.nightly
 def test_nothing_to_test_is_exit_status_2(penstock: Penstock, tmp_path: Path) -> None:
     unknown = load(penstock, tmp_path, "nothing")
     assert (unknown.status, "no model is called nothing" in unknown.said) == (2, True)
