@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rollout.evidence.exposition import parse
 from tests.e2e.running import Penstock, running
 from tests.evidence.callers import Calls, calls
 from tests.evidence.test_shadow_stack import start
@@ -38,9 +38,10 @@ ENVOY_GROWTH_MB = 64.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What one phase showed."""
+    """What one phase showed. Latencies are Envoy's own, from a request's last byte in to its answer's first byte out."""
 
     name: str
+    requests: int
     p50_ms: float
     p99_ms: float
     envoy_mb: float
@@ -90,16 +91,18 @@ Fault = Callable[[Penstock], Coroutine[Any, Any, None]]
 
 
 async def phase(name: str, penstock: Penstock, seen: Calls, fault: Fault | None = None) -> Seen:
-    dropped, since = not_delivered(penstock), time.monotonic()
+    dropped, before, answered = not_delivered(penstock), latencies(penstock), len(seen.latencies_s)
     async with injected(penstock, fault):
         await asyncio.sleep(PHASE_S)
         memory = megabytes(pid_of(penstock, "envoy")), megabytes(pid_of(penstock, "evaluator"))
-    until = time.monotonic()
-    await asyncio.sleep(3)
+    # Envoy merges its histograms once a second.
+    await asyncio.sleep(2)
+    during = {edge: count - before.get(edge, 0) for edge, count in latencies(penstock).items()}
     return Seen(
         name,
-        seen.quantile_ms(0.5, since, until),
-        seen.quantile_ms(0.99, since, until),
+        len(seen.latencies_s) - answered,
+        quantile_ms(during, 0.5),
+        quantile_ms(during, 0.99),
         *memory,
         not_delivered(penstock) - dropped,
     )
@@ -184,10 +187,29 @@ def megabytes(pid: int) -> float:
 
 def not_delivered(penstock: Penstock) -> int:
     """Copies that Envoy dropped: nobody listened, nobody answered in time, or too many waited."""
-    ports = json.loads((penstock.data_dir / "run" / "ports.json").read_text())
     wanted = r"^cluster\.penstock-mirror\.(upstream_rq_5xx|upstream_rq_max_duration_reached|upstream_rq_rx_reset)$"
-    stats = httpx.get(f"http://127.0.0.1:{ports['envoy_admin']}/stats", params={"filter": wanted}, timeout=30).text
-    return sum(int(line.rsplit(": ", 1)[1]) for line in stats.splitlines())
+    lines = stats(penstock, "/stats", wanted).splitlines()
+    return sum(int(line.rsplit(": ", 1)[1]) for line in lines)
+
+
+def latencies(penstock: Penstock) -> dict[float, int]:
+    """Envoy's cumulative histogram of predictions that succeeded: how many by upper edge, microseconds."""
+    text = stats(penstock, "/stats/prometheus", r"^penstock\.latency\.model\.faulty\.version\.1\.gs\.0$")
+    return {
+        float(sample.labels["le"]): int(sample.value)
+        for sample in parse(text)
+        if sample.name.endswith("latency_bucket")
+    }
+
+
+def quantile_ms(cumulative: dict[float, int], q: float) -> float:
+    wanted = q * max(cumulative.values(), default=0)
+    return next((edge / 1000 for edge in sorted(cumulative) if cumulative[edge] >= wanted), float("nan"))
+
+
+def stats(penstock: Penstock, path: str, wanted: str) -> str:
+    ports = json.loads((penstock.data_dir / "run" / "ports.json").read_text())
+    return httpx.get(f"http://127.0.0.1:{ports['envoy_admin']}{path}", params={"filter": wanted}, timeout=30).text
 
 
 def _metric(text: str, name: str) -> float:
