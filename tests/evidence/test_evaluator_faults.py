@@ -38,7 +38,7 @@ ENVOY_GROWTH_MB = 64.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What one phase showed. Latencies are Envoy's own, from a request's last byte in to its answer's first byte out."""
+    """What one phase showed. Latencies are Envoy's own, from a request's last byte to its answer's first."""
 
     name: str
     requests: int

@@ -90,3 +90,32 @@ async def test_an_identical_candidate_passes_the_shadow_step(tmp_path: Path) -> 
             status = await decided(penstock, "same", within_s=200)
         assert status["state"] == "step", status["reason"]
         assert pairs_of(penstock)["both_ok"] >= 300
+
+
+async def test_mirroring_ends_by_itself_when_nobody_controls_it(tmp_path: Path) -> None:
+    """The share is part of the lease: a killed control plane cannot stop it, and need not."""
+    with running(tmp_path / "data") as penstock:
+        start(penstock, "orphaned", wrong_between(0.0, 0.0799999), {"shadow": SHADOW})
+        ports = json.loads((penstock.data_dir / "run" / "ports.json").read_text())
+
+        async def copies() -> int:
+            wanted = {"filter": r"^cluster\.penstock-mirror\.upstream_rq_completed$"}
+            async with httpx.AsyncClient() as client:
+                found = await client.get(f"http://127.0.0.1:{ports['envoy_admin']}/stats", params=wanted)
+            # Envoy makes the counter with the first copy.
+            return int(found.text.rsplit(": ", 1)[1]) if found.text else 0
+
+        async with calls(penstock, "orphaned", per_s=40, labels=False) as seen:
+            async with asyncio.timeout(60):
+                while await copies() < 50:
+                    await asyncio.sleep(0.1)
+            penstock.kill()
+            # Until 40 requests in a row were answered without a copy.
+            async with asyncio.timeout(60):
+                copied, since = await copies(), sum(seen.versions.values())
+                while sum(seen.versions.values()) < since + 40:
+                    await asyncio.sleep(0.1)
+                    if copied != (now := await copies()):
+                        copied, since = now, sum(seen.versions.values())
+        penstock.start()
+        assert nobody_met_the_candidate(seen)
