@@ -69,6 +69,7 @@ class AdsServer:
         self._lingering: Json = {}
         self._lease_end = 0.0
         self._lease_sequence = 1
+        self._leased = False
         self._runtime_made: Resource | None = None
         self._wired: dict[tuple[TypeUrl, str], Any] = {}
         self._streams: dict[EnvoyStream, asyncio.Event] = {}
@@ -144,6 +145,7 @@ class AdsServer:
         if self._snapshot is None:
             raise NotConnected("weights were published before any configuration; publish a snapshot first")
         self._snapshot.runtime(weights, mirrors)
+        self._leased = True
         self._set_weights(weights, mirrors, self._monotonic() + self._lease_ttl_s, renew=True)
         sequence, version = self._lease_sequence, self._runtime_resource().version
         if not self.connected:
@@ -206,7 +208,7 @@ class AdsServer:
             self._runtime_made = None
         resource = self._runtime_resource()
         ttl_s = left_s if resource.body["layer"] else None
-        return ServedRuntime(self._wire(resource), resource.version, self._lease_sequence, ttl_s)
+        return ServedRuntime(self._wire(resource), resource.version, self._lease_sequence, ttl_s, self._leased)
 
     def _wire(self, resource: Resource) -> Any:
         key = resource.type_url, resource.name

@@ -55,12 +55,15 @@ class ServedRuntime:
     """The runtime layer as it goes onto the stream now. `sequence` changes with each renewal of the lease.
 
     `resource` is the same for every Envoy; `ttl_s` is what is left of the lease when it is sent, None without a lease.
+    `leased`: whether a lease was given since this control plane started. Before that it has no say over weights that an
+    Envoy still holds from the one before: they live or lapse by their own time.
     """
 
     resource: Any
     version: str
     sequence: int
     ttl_s: float | None = None
+    leased: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,8 @@ class EnvoyStream:
     def _respond_runtime(self, runtime: ServedRuntime) -> Any | None:
         subscription = self._subscriptions.get(TypeUrl.RUNTIME)
         if subscription is None or subscription.sent is not None or subscription.sequence >= runtime.sequence:
+            return None
+        if not runtime.leased and runtime.resource.name in subscription.held:
             return None
         # Always the whole resource: a heartbeat without it is refused for ever once the resource has lapsed.
         response = self._response(TypeUrl.RUNTIME, [runtime.resource])

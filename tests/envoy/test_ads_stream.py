@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from envoy.service.discovery.v3 import discovery_pb2 as xds
@@ -160,6 +161,17 @@ def test_every_renewal_is_sent_whole_even_if_nothing_changed() -> None:
         assert envoy.stream.renewed(sequence)
     assert envoy.take(served(0), runtime(2, key=30)) == []
     assert not envoy.stream.renewed(3)
+
+
+def test_a_control_plane_that_has_given_no_lease_yet_leaves_the_one_alone_that_an_envoy_still_holds() -> None:
+    nothing_yet = replace(runtime(1), ttl_s=None, leased=False)
+    back = FakeEnvoy()
+    back.subscribe(RUNTIME, "penstock", penstock="of the control plane before")
+    assert back.take(served(0), nothing_yet) == []
+    assert back.take(served(0), runtime(2, key=30)) == ["+RUNTIME penstock"]
+    fresh = FakeEnvoy()
+    fresh.subscribe(RUNTIME, "penstock")
+    assert fresh.take(served(0), nothing_yet) == ["+RUNTIME penstock"], "an Envoy that starts waits for its first"
 
 
 def test_a_slow_envoy_skips_renewals_instead_of_queueing_them() -> None:
