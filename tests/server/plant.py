@@ -100,6 +100,8 @@ class NoEvidence:
 class Plant:
     """One data directory and what runs on it. A second `Plant` on the same directory is a restarted one."""
 
+    MIRROR_CEILING_BP = 5_000
+
     def __init__(self, data_dir: Path, *, server: OnnxServer | None = None) -> None:
         self.clock = ManualClock()
         self.artefacts = ArtefactStore(root=data_dir / "artefacts", limit_bytes=ARTEFACT_LIMIT)
@@ -114,6 +116,7 @@ class Plant:
             server=self.server,
             data_plane=self.data_plane,
             limits=LimitPolicy(),
+            max_mirror_bp=self.MIRROR_CEILING_BP,
             failing=self.serving.failing,
         )
         self.journal = Journal(open_database(data_dir / "rollouts.db"))

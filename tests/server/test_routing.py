@@ -51,6 +51,19 @@ async def test_an_impossible_weight_is_refused(staged: Plant, weight: int) -> No
         await staged.routing.lease({"adder": weight})
 
 
+async def test_a_mirrored_share_is_leased_up_to_the_ceiling_and_ends_with_the_candidate(staged: Plant) -> None:
+    await staged.routing.lease({}, {"adder": 10_000, "stranger": 10})
+    assert staged.data_plane.mirrors[-1] == {"adder": staged.MIRROR_CEILING_BP}
+    await staged.routing.withdraw("adder", 2)
+    assert staged.data_plane.mirrors[-1] == {}
+
+
+@pytest.mark.parametrize("share", [-1, 10_001])
+async def test_an_impossible_mirrored_share_is_refused(staged: Plant, share: int) -> None:
+    with pytest.raises(RoutingRefused, match="mirrored share of adder: expected 0 to 10000 basis points"):
+        await staged.routing.lease({}, {"adder": share})
+
+
 async def test_promotion_moves_the_routes_before_it_drops_the_weight(staged: Plant) -> None:
     await staged.routing.lease({"adder": 10_000})
     staged.data_plane.log.clear()
