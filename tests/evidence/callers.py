@@ -18,15 +18,16 @@ from tests.e2e.running import Penstock
 
 @dataclass
 class Calls:
-    """`latencies_s` are (monotonic time, seconds from the intended start), of successes."""
+    """`versions` count answers; `met` are (monotonic time, version) of every answer, failed ones too. A failure says
+    which version it came from, "" for none."""
 
     versions: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    latencies_s: list[tuple[float, float]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    met: list[tuple[float, str]] = field(default_factory=list)
 
-    def quantile_ms(self, q: float, since: float, until: float) -> float:
-        found = sorted(seconds for at, seconds in self.latencies_s if since <= at < until)
-        return found[int(q * (len(found) - 1))] * 1000 if found else float("nan")
+    def times(self, version: str) -> list[float]:
+        """When this version answered, in order."""
+        return sorted(at for at, answered in self.met if answered == version)
 
 
 @asynccontextmanager
@@ -38,19 +39,20 @@ async def calls(penstock: Penstock, model: str, *, per_s: float, labels: bool, s
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=penstock.url, timeout=20, limits=limits) as client:
 
-        async def one(intended: float) -> None:
+        async def one() -> None:
             true = rng.randrange(2)
             row = {"x": [float(true), rng.random()]}
             try:
                 response = await client.post(f"/v1/models/{model}:predict", json={"instances": [row]})
             except httpx.HTTPError as error:
-                seen.failures.append(repr(error))
+                seen.failures.append(("", repr(error)))
                 return
+            version = response.headers.get("x-penstock-version", "")
+            seen.met.append((time.monotonic(), version))
             if response.status_code != 200:
-                seen.failures.append(response.text)
+                seen.failures.append((version, response.text))
                 return
-            seen.latencies_s.append((intended, time.monotonic() - intended))
-            seen.versions[response.headers["x-penstock-version"]] += 1
+            seen.versions[version] += 1
             if labels:
                 feedback = {"request_id": response.headers["x-request-id"], "label": true}
                 await client.post("/v1/feedback", json=feedback)
@@ -61,7 +63,7 @@ async def calls(penstock: Penstock, model: str, *, per_s: float, labels: bool, s
                 while True:
                     intended = started + sent / per_s
                     await asyncio.sleep(max(0.0, intended - time.monotonic()))
-                    tasks.create_task(one(intended))
+                    tasks.create_task(one())
                     sent += 1
 
         task = asyncio.create_task(steadily())

@@ -91,7 +91,7 @@ Fault = Callable[[Penstock], Coroutine[Any, Any, None]]
 
 
 async def phase(name: str, penstock: Penstock, seen: Calls, fault: Fault | None = None) -> Seen:
-    dropped, before, answered = not_delivered(penstock), latencies(penstock), len(seen.latencies_s)
+    dropped, before, answered = not_delivered(penstock), latencies(penstock), len(seen.met)
     async with injected(penstock, fault):
         await asyncio.sleep(PHASE_S)
         memory = megabytes(pid_of(penstock, "envoy")), megabytes(pid_of(penstock, "evaluator"))
@@ -100,7 +100,7 @@ async def phase(name: str, penstock: Penstock, seen: Calls, fault: Fault | None 
     during = {edge: count - before.get(edge, 0) for edge, count in latencies(penstock).items()}
     return Seen(
         name,
-        len(seen.latencies_s) - answered,
+        len(seen.met) - answered,
         quantile_ms(during, 0.5),
         quantile_ms(during, 0.99),
         *memory,
