@@ -51,7 +51,7 @@ def test_both_protocols_are_answered_and_every_label_arrives(penstock: Penstock,
     ended = run_load(penstock, tmp_path, "steady-digits")
     assert ended.returncode == 0, ended.stderr
     results = Results.read(tmp_path / "results.json")
-    assert {(row.protocol, row.version) for row in results.rows} == {("JSON", 1), ("gRPC", 1)}
+    assert {(row.protocol, row.version) for row in results.rows} == {("json", 1), ("grpc", 1)}
     assert results.requests > SECONDS * 20
     assert (results.failed_except([]), results.failures) == (0, ())
     assert results.feedback_sent == results.requests
@@ -66,7 +66,7 @@ def test_failures_are_counted_for_their_version_with_the_servers_reason(penstock
     results = Results.read(tmp_path / "results.json")
     assert 0 < results.failed_of(1) < results.requests / 2
     assert results.failed_except([1]) == 0
-    assert {failure.protocol for failure in results.failures} == {"JSON", "gRPC"}
+    assert {failure.protocol for failure in results.failures} == {"json", "grpc"}
     for failure in results.failures:
         assert failure.version == 1
         assert "out of data bounds" in failure.example
