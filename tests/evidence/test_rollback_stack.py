@@ -1,4 +1,4 @@
-"""A candidate with 5 % errors under 200 requests a second on the real stack: at 0 % in seconds, and nobody else hurt."""
+"""A candidate with 5 % errors under 200 requests a second on the real stack: at 0 % in seconds, nobody else hurt."""
 
 from __future__ import annotations
 
