@@ -147,7 +147,7 @@ def _penstock(folder: Path, server: _Ports) -> Iterator[int]:
     up = [*cli, "up", *where, "--triton", f"127.0.0.1:{server.grpc}", "--triton-http", f"127.0.0.1:{server.http}"]
     command = [*up, "--triton-backend", "python", "--adopt-all"]
     with Child("penstock up", command, log=folder / "penstock.log", env=quiet_environment()) as child:
-        wait_ready(child, f"http://127.0.0.1:{operators}/healthz")
+        wait_ready(child, f"http://127.0.0.1:{port}/docs")
         yield port
 
 
