@@ -31,6 +31,7 @@ _STATE_STYLE = {
     "failed": "bold red",
     "aborted": "bold yellow",
     "paused": "bold yellow",
+    "gate": "bold yellow",
 }
 
 
@@ -138,6 +139,8 @@ def _weights(status: Mapping[str, Any]) -> RenderableType:
         f"[{_share(step)}]" if index + 1 == status["step"] else _share(step)
         for index, step in enumerate(status["step_weights_bp"])
     )
+    if status["mirror_bp"]:
+        table.add_row("copied to both", _bar(status["mirror_bp"] / FULL, "cyan"), f"{_share(status['mirror_bp']):>7}")
     table.add_row("steps", Text(steps, "dim"), "")
     return table
 
@@ -181,6 +184,8 @@ def _words(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     times = [f"{_duration(status['in_state_s'])} in this state"]
     if status["deadline_left_s"] is not None:
         times.append(f"{_duration(status['deadline_left_s'])} to the deadline")
+    if status["gate_left_s"] is not None:
+        times.append(f"the gate opens in {_duration(status['gate_left_s'])}")
     if status["undo_left_s"] is not None:
         times.append(f"undo possible for {_duration(status['undo_left_s'])}")
     if status["verbs"]:

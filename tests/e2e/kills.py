@@ -16,7 +16,7 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tests.e2e.running import Penstock, running
 from tests.e2e.test_changes_under_load import ROW, in_thread
 
 MODEL, SERVICE = "stormy", "penstock.models.stormy.v1.Stormy"
-LEASE_TTL_S = 10.0
+LEASE_TTL_S = 30.0
 SPEC = """
 steps: [20, 50, 100]
 min_step: 3s
@@ -50,9 +50,13 @@ FINAL = ("promoted", "rolled_back", "aborted", "failed")
 
 @dataclass
 class Report:
-    """`ready_s`: from the start of the new process to its "ready"; `answers_s`: until the rollout's state was told;
-    `weight_s`: until the data plane's weight stood behind it again, where the rollout had one. `met`: the state that
-    each kill met. `ends`: how each kind of rollout ended. Failures are failed requests."""
+    """What the kills did.
+
+    `ready_s`: from the start of the new process to its "ready"; `answers_s`: until the rollout's state was told;
+    `weight_s`: until the weight was led again, where the rollout had one. `met`: the state that each kill met.
+    `ends`: how each kind of rollout ended. `candidate_answers` came while nobody led, from a death until the weight
+    was led again; `candidate_expected` is what the weight of before would have given. Failures are failed requests.
+    """
 
     ready_s: list[float] = field(default_factory=list)
     answers_s: list[float] = field(default_factory=list)
@@ -62,6 +66,8 @@ class Report:
     replayed: int = 0
     differing: list[str] = field(default_factory=list)
     requests: int = 0
+    candidate_answers: int = 0
+    candidate_expected: float = 0.0
     exposed: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -74,6 +80,8 @@ class Report:
             f"rollouts that ended: {ends}",
             f"shadowed rollouts that users saw: {len(self.exposed)}",
             f"journals judged again: {self.replayed}, of which {len(self.differing)} differ",
+            f"the candidate's answers while nobody led: {self.candidate_answers:,} of {self.candidate_expected:,.0f} "
+            "expected by the lease that Envoy still held",
             f"from start to ready: {_spread(self.ready_s)}",
             f"from start to the rollout's state: {_spread(self.answers_s)}",
             f"from start to its weight: {_spread(self.weight_s)}",
@@ -88,15 +96,15 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"median {statistics.median(ordered):.2f} s, p95 {p95:.2f} s, longest {ordered[-1]:.2f} s, n {len(ordered)}"
 
 
-async def storm(stack: Penstock, *, kills: int, seed: int) -> Report:
-    """Kill and restart `kills` times, then let the last rollout end."""
+async def storm(stack: Penstock, *, kills: int, seed: int, tell: Callable[[str], object] = lambda line: None) -> Report:
+    """Kill and restart `kills` times, then let the last rollout end. `tell` hears how far it is."""
     chance, report = random.Random(seed), Report()
     await in_thread(stack.deploy_live, MODEL, models.add(1))
     async with load(stack, MODEL, SERVICE, ROW, workers=3) as seen:
         await seen.answered(50)
         rollout, kind = await _next_rollout(stack, "plain"), "plain"
         for _ in range(kills):
-            await asyncio.sleep(chance.uniform(0.0, 4.0))
+            await asyncio.sleep(chance.uniform(0.0, 6.0))
             status = await in_thread(stack.rollout, MODEL)
             if status["state"] in FINAL:
                 await _ended(stack, kind, status, report)
@@ -105,7 +113,8 @@ async def storm(stack: Penstock, *, kills: int, seed: int) -> Report:
                 await asyncio.sleep(chance.uniform(0.0, 3.0))
                 status = await in_thread(stack.rollout, MODEL)
             report.met[status["state"]] += 1
-            await _kill_and_restart(stack, status, report)
+            await _kill_and_restart(stack, status, report, seen)
+            tell(f"{sum(report.met.values())} kills, {dict(report.met)}, {dict(report.ends)}")
         await _ended(stack, kind, await _decided(stack, rollout), report)
         _count(seen, report)
     return report
@@ -123,8 +132,9 @@ async def _next_rollout(stack: Penstock, kind: str) -> int:
     return int((await in_thread(stack.rollout, MODEL))["rollout_id"])
 
 
-async def _kill_and_restart(stack: Penstock, before: dict[str, Any], report: Report) -> None:
+async def _kill_and_restart(stack: Penstock, before: dict[str, Any], report: Report, seen: Load) -> None:
     await in_thread(stack.kill)
+    killed, first = time.monotonic(), len(seen.answers)
     started = time.monotonic()
     await in_thread(stack.start)
     report.ready_s.append(time.monotonic() - started)
@@ -137,6 +147,10 @@ async def _kill_and_restart(stack: Penstock, before: dict[str, Any], report: Rep
         status = await in_thread(stack.rollout, MODEL)
         if status["weight_bp"]:
             report.weight_s.append(time.monotonic() - started)
+    if before["weight_bp"] and time.monotonic() - killed < LEASE_TTL_S - 1.0:
+        answers = Counter(version for _, version in seen.answers[first:])
+        report.candidate_answers += answers[str(before["candidate"])]
+        report.candidate_expected += answers.total() * before["weight_bp"] / 10_000
 
 
 async def _decided(stack: Penstock, rollout: int) -> dict[str, Any]:
@@ -166,7 +180,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as directory, running(Path(directory), lease_ttl_s=LEASE_TTL_S) as stack:
-        report = asyncio.run(storm(stack, kills=chosen.kills, seed=chosen.seed))
+        report = asyncio.run(storm(stack, kills=chosen.kills, seed=chosen.seed, tell=print))
     print("\n".join([*report.lines(), *report.failures[:10], *report.differing[:3]]))  # noqa: T201
 
 
