@@ -6,10 +6,11 @@ The machine alone is explored whole in test_machine; here its controller, journa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,8 @@ from rollout.errors import RolloutError
 from rollout.journal import Journal, Kind
 from rollout.machine import FINAL, Event, Progress, State
 from rollout.ports import NOTHING
-from rollout.spec import FixedMargins, OnNewVersion
+from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec_parts import Gate, ShadowSpec
 from tests.rollout.virtual import VirtualClock, run_virtual
 from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world, running
 
@@ -31,6 +33,7 @@ SPEC = replace(
     unready_grace_s=5.0,
     margins=FixedMargins(errors=0.2, latency_p50=1.0, latency_p99=1.0, accuracy=3.0),
 )
+GATED = replace(SPEC, shadow=ShadowSpec(share_bp=5000, requests=100), gates=(Gate(0, 2.0), Gate(1), Gate(3, 2.0)))
 VERBS = ("pause", "resume", "promote", "abort", "undo", "retry")
 ACTIONS = (
     *VERBS,
@@ -59,6 +62,7 @@ class WatchedWorld(World):
     """Notes what must never be asked of a data plane."""
 
     down_since: float | None = None
+    spec = SPEC
 
     async def lease(self, weights: Mapping[str, int], mirrors: Mapping[str, int] = NOTHING) -> None:
         for model, weight in weights.items():
@@ -85,7 +89,7 @@ async def act(world: WatchedWorld, controller: Controller, action: str) -> None:
         case ["start", version, *rest]:
             policy = OnNewVersion.REPLACE if rest else OnNewVersion.QUEUE
             try:
-                spec = replace(SPEC, on_new_version=policy)
+                spec = replace(world.spec, on_new_version=policy)
                 await controller.start("digits", int(version.strip(",")), world.stable["digits"], spec)
             except RolloutError as refusal:
                 said = str(refusal)
@@ -120,26 +124,46 @@ async def act(world: WatchedWorld, controller: Controller, action: str) -> None:
     assert len(under_way) <= 1, "two rollouts of one model are under way"
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.sampled_from(ACTIONS), min_size=8, max_size=12))
+WORDS = st.lists(st.sampled_from(ACTIONS), min_size=8, max_size=12)
+PLAIN = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(PLAIN, max_examples=60)
+@given(WORDS)
 def test_promises_hold_in_any_order_of_events(actions: list[str]) -> None:
-    async def test(clock: VirtualClock) -> None:
-        plain = make_world(clock, rps=100.0, load_s=2.0)
-        world = WatchedWorld(clock, plain.versions, stable={"digits": 1}, loaded={("digits", 1)}, rps=100.0, load_s=2.0)
-        connection = sqlite3.connect(":memory:")
-        todo = ["start 2", "wait", *actions]
-        while todo:
-            controller = make_controller(world, connection)
-            async with running(controller, world):
-                await clock.sleep(0.1)
-                while todo and (action := todo.pop(0)) != "restart":
-                    await act(world, controller, action)
+    run_virtual(lambda clock: live(clock, actions, SPEC))
+
+
+@settings(PLAIN, max_examples=30)
+@given(WORDS)
+def test_promises_hold_with_a_shadow_step_and_gates(actions: list[str]) -> None:
+    run_virtual(lambda clock: live(clock, actions, GATED))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@settings(PLAIN, max_examples=2000)
+@given(WORDS, st.sampled_from([SPEC, GATED]))
+def test_promises_hold_in_very_many_orders_of_events(actions: list[str], spec: RolloutSpec) -> None:
+    run_virtual(lambda clock: live(clock, actions, spec))
+
+
+async def live(clock: VirtualClock, actions: Sequence[str], spec: RolloutSpec) -> None:
+    plain = make_world(clock, rps=100.0, load_s=2.0)
+    world = WatchedWorld(clock, plain.versions, stable={"digits": 1}, loaded={("digits", 1)}, rps=100.0, load_s=2.0)
+    world.spec = spec
+    connection = sqlite3.connect(":memory:")
+    todo = ["start 2", "wait", *actions]
+    while todo:
         controller = make_controller(world, connection)
         async with running(controller, world):
-            await assert_never_stuck(world, controller)
-        assert_weights_rose_by_right(connection)
-
-    run_virtual(test)
+            await clock.sleep(0.1)
+            while todo and (action := todo.pop(0)) != "restart":
+                await act(world, controller, action)
+    controller = make_controller(world, connection)
+    async with running(controller, world):
+        await assert_never_stuck(world, controller)
+    assert_weights_rose_by_right(connection)
 
 
 async def assert_never_stuck(world: WatchedWorld, controller: Controller) -> None:
@@ -176,6 +200,7 @@ def assert_weights_rose_by_right(connection: sqlite3.Connection) -> None:
                     case Event.SWAPPED:
                         assert before.state is State.PROMOTING
                     case event:
-                        assert event in (Event.CHECKED, Event.RESUME)
-                        assert before.step < 0
+                        assert event in (Event.CHECKED, Event.RESUME, Event.GATE_OPENED)
+                        shown = body["verdict"] is not None and body["verdict"]["decision"] == "advance"
+                        assert before.step < 0 or event is Event.RESUME or shown
             before = progress
