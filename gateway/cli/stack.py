@@ -49,9 +49,7 @@ def up_command(
     ] = _DEFAULTS.sticky_header,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Web site whose pages may call from a browser (https://app.example); * is any. Repeatable."
-        ),
+        typer.Option(help="Web site whose pages may call from a browser (https://app.example); * is any. Repeatable."),
     ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, help="Largest body of any model; its own limit is what its largest batch needs.")
