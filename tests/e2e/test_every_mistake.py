@@ -221,10 +221,10 @@ def test_a_method_that_there_is_none_of_is_not_found(stack: Stack, path: str) ->
 def test_connect_json_has_the_forms_of_proto3_json(stack: Stack, penstock: Penstock) -> None:
     """64-bit integers as text and bytes as base64, in both directions; plain numbers are taken too."""
     penstock.deploy_live("long", models.identity(Datatype.INT64))
-    penstock.deploy_live("connect-bytes", models.identity(Datatype.UINT8))
+    penstock.deploy_live("base64", models.identity(Datatype.UINT8))
     for model, given, other in (
         ("long", ["1", "-2", "9223372036854775807", "-9223372036854775808"], [1, -2, 2**63 - 1, -(2**63)]),
-        ("connect-bytes", base64.b64encode(b"\0\1\xfe\xff").decode(), [0, 1, 254, 255]),
+        ("base64", base64.b64encode(b"\0\1\xfe\xff").decode(), [0, 1, 254, 255]),
     ):
         for sent in (given, other):
             path = f"/penstock.models.{model}.v1.{model.capitalize()}/Predict"
