@@ -17,7 +17,7 @@ from gateway.contract.examples import example_inputs, example_request, example_s
 from gateway.contract.model import Contract, Field
 from gateway.contract.open_inference import calls, infer_path, metadata_path
 from gateway.contract.snippets import Gateway, snippets
-from gateway.contract.words import OPTIONAL, labels_in_words, on_one_line, values_in_words
+from gateway.contract.words import on_one_line, tensor_in_sentences, values_in_words
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("gateway.contract"),
@@ -121,7 +121,7 @@ def _row(field: Field) -> dict[str, Any]:
         declarations.append(f"repeated sfixed64 {shape.proto_name} = {shape.number}")
     return {
         "name": field.name,
-        "description": _sentences(field.tensor, values_in_words(field.tensor, shape.name if shape else "")),
+        "description": tensor_in_sentences(field.tensor, values_in_words(field.tensor, shape.name if shape else "")),
         "declarations": declarations,
     }
 
@@ -129,17 +129,7 @@ def _row(field: Field) -> dict[str, Any]:
 def _untyped_row(tensor: TensorSpec) -> dict[str, Any]:
     # Open Inference requests say every shape, and know no tensor without a dimension of its own.
     values = f"{tensor.datatype}, shape {list(tensor.shape) or [1]}"
-    return {"name": on_one_line(tensor.name), "description": _sentences(tensor, values), "declarations": []}
-
-
-def _sentences(tensor: TensorSpec, values: str) -> str:
-    sentences = [
-        on_one_line(tensor.description),
-        f"{values}.",
-        OPTIONAL if tensor.optional else "",
-        labels_in_words(tensor.labels),
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    return {"name": on_one_line(tensor.name), "description": tensor_in_sentences(tensor, values), "declarations": []}
 
 
 def _versions(stable: int | None, versions: Sequence[int]) -> str:

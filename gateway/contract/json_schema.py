@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from adapters.signature import DYNAMIC, Datatype
 from gateway.contract.model import Field
-from gateway.contract.words import OPTIONAL, RANGES, labels_in_words, on_one_line, values_in_words
+from gateway.contract.words import RANGES, on_one_line, tensor_in_sentences, values_in_words
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -94,13 +94,7 @@ def _description(field: Field, side: Side) -> str:
     """What is known of a tensor, in sentences. Only a request says a shape: answers are nested."""
     tensor = field.tensor
     shape_name = field.shape_field.name if field.shape_field and side is Side.REQUEST else ""
-    sentences = [
-        on_one_line(tensor.description),
-        f"{values_in_words(tensor, shape_name)}.",
-        OPTIONAL if tensor.optional else "",
-        labels_in_words(tensor.labels),
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    return tensor_in_sentences(tensor, values_in_words(tensor, shape_name))
 
 
 def _shape_schema(field: Field) -> Schema:

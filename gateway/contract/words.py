@@ -56,6 +56,17 @@ def labels_in_words(labels: Sequence[str]) -> str:
     return f"Classes by index: {shown}" + (f" ... {len(labels):,} in all." if len(labels) > _SHOWN else ".")
 
 
+def tensor_in_sentences(tensor: TensorSpec, values: str) -> str:
+    """What is known of a tensor; `values` is `values_in_words` or what stands for it."""
+    sentences = [
+        on_one_line(tensor.description),
+        f"{values}.",
+        OPTIONAL if tensor.optional else "",
+        labels_in_words(tensor.labels),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
 def on_one_line(text: str) -> str:
     """The text without line breaks and control characters, and with what is not Unicode replaced."""
     readable = text.encode("utf-8", "replace").decode("utf-8")

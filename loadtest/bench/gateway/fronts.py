@@ -255,13 +255,18 @@ def wait_ready(child: Child, url: str) -> None:
     raise ChildFailed(f"{child.name} was not ready after {_START_TIMEOUT_S:g} s:\n{child.tail()}")
 
 
-def free_settings(control: int | None = None) -> EnvoySettings:
-    """Free ports; `control` is that of the control plane, another free one by default."""
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
-        callers, admin, free = (loopback(int(each.getsockname()[1])) for each in sockets)
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def free_settings(control: int | None = None) -> EnvoySettings:
+    """Free ports; `control` is that of the control plane, another free one by default."""
+    callers, admin, free = (loopback(port) for port in free_ports(3))
     control_plane = free if control is None else loopback(control)
     return EnvoySettings(listen=callers, admin=admin, control_grpc=control_plane, control_http=control_plane)
 

@@ -6,7 +6,6 @@ loaded one after another by Triton's own API; the clock starts when Triton says 
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -21,10 +20,11 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from adapters.signature import Datatype, Signature, TensorSpec
-from adapters.triton.embedded import EmbeddedTriton
 from gateway.contract.derive import derive
 from loadtest.bench.gateway.calls import BenchModel
 from loadtest.bench.gateway.fronts import free_settings, wait_ready
+from loadtest.bench.gateway.measure import p95
+from loadtest.bench.gateway.triton import RunningTriton, running_triton, write_model
 from loadtest.demo.children import Child, quiet_environment
 
 TARGET_S = 1.0
@@ -40,12 +40,6 @@ class TritonPythonModel:
         arrays = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
         return [pb_utils.InferenceResponse([pb_utils.Tensor("y", array)]) for array in arrays]
 """
-_CONFIG = """
-backend: "python"
-max_batch_size: 8
-input { name: "x" data_type: TYPE_FP32 dims: 4 }
-output { name: "y" data_type: TYPE_FP32 dims: 4 }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,7 @@ class Live:
 
     @property
     def p95_s(self) -> float:
-        return statistics.quantiles(self.seconds, n=20, method="inclusive")[-1]
+        return p95(self.seconds)
 
 
 def measure_live(folder: Path, *, models: int, progress: Callable[[str], None]) -> Live:
@@ -69,7 +63,7 @@ def measure_live(folder: Path, *, models: int, progress: Callable[[str], None]) 
     ):
         for number in range(models):
             name = f"live{number:02d}"
-            _write_model(folder / "triton" / "repository" / name)
+            write_model(folder / "triton" / "repository" / name, _CODE, [4])
             client.load_model(name)
             seconds.append(_until_live(port, name))
             progress(f"live API of model {number + 1} of {models} after {seconds[-1] * 1000:.0f} ms")
@@ -113,32 +107,16 @@ def _until_live(port: int, name: str) -> float:
     return time.monotonic() - started
 
 
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    grpc: int
-    http: int
+@contextmanager
+def _triton(folder: Path) -> Iterator[RunningTriton]:
+    (folder / "repository").mkdir(parents=True)
+    with running_triton(folder) as server:
+        wait_ready(server.child, f"http://127.0.0.1:{server.http}/v2/health/live")
+        yield server
 
 
 @contextmanager
-def _triton(folder: Path) -> Iterator[_Ports]:
-    embedded = EmbeddedTriton.find()
-    repository = folder / "repository"
-    repository.mkdir(parents=True)
-    free = free_settings()
-    command = embedded.command(
-        repository=repository,
-        backends=embedded.prepare(folder / "backends"),
-        grpc=free.listen,
-        http=free.admin,
-        metrics=free.control_grpc,
-    )
-    with Child("triton", command, log=folder / "triton.log", env=embedded.environment(os.environ)) as child:
-        wait_ready(child, f"http://{free.admin}/v2/health/live")
-        yield _Ports(free.listen.port, free.admin.port)
-
-
-@contextmanager
-def _penstock(folder: Path, server: _Ports) -> Iterator[int]:
+def _penstock(folder: Path, server: RunningTriton) -> Iterator[int]:
     """The callers' port."""
     free = free_settings()
     port, operators = free.listen.port, free.admin.port
@@ -149,12 +127,6 @@ def _penstock(folder: Path, server: _Ports) -> Iterator[int]:
     with Child("penstock up", command, log=folder / "penstock.log", env=quiet_environment()) as child:
         wait_ready(child, f"http://127.0.0.1:{port}/docs")
         yield port
-
-
-def _write_model(folder: Path) -> None:
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "model.py").write_text(_CODE, encoding="utf-8")
-    (folder / "config.pbtxt").write_text(_CONFIG, encoding="utf-8")
 
 
 def section(live: Live) -> str:

@@ -77,11 +77,22 @@ def h2load_version() -> str:
 
 
 def run_load(
-    url: str, body: Path, headers: Sequence[tuple[str, str]], shape: Shape, *, http1: bool, cpu: int
+    url: str,
+    body: Path,
+    headers: Sequence[tuple[str, str]],
+    shape: Shape,
+    *,
+    http1: bool,
+    cpu: int,
+    times: Path | None = None,
 ) -> LoadResult:
-    """POST `body` to `url` as often as `shape` says, from one thread on core `cpu`. Raises LoadFailed."""
+    """POST `body` to `url` as often as `shape` says, from one thread on core `cpu`. Raises LoadFailed.
+
+    `times` gets a line per request: when it started, its status, microseconds until its end.
+    """
     command = ["taskset", "-c", str(cpu), "h2load", "-t", "1", "-n", str(shape.requests), "-c", str(shape.connections)]
     command += ["--h1"] if http1 else ["-m", str(shape.streams)]
+    command += [] if times is None else ["--log-file", str(times)]
     command += ["-d", str(body), *(f"--header={name}: {value}" for name, value in headers), url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

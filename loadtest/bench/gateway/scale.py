@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.envoy.yaml_config import bootstrap_yaml
 from loadtest.bench.gateway.calls import SMALL
 from loadtest.bench.gateway.cpu import process_time, resident_bytes
 from loadtest.bench.gateway.fronts import Front, envoy, stub
+from loadtest.bench.gateway.measure import p95
 from loadtest.bench.gateway.plane import CANARY_OF, Plane, running_plane
 from rollout.ports import FULL_WEIGHT
 
@@ -45,11 +45,11 @@ class Scale:
 
     @property
     def weight_change_p95_s(self) -> float:
-        return _p95(self.weight_change_s)
+        return p95(self.weight_change_s)
 
     @property
     def one_more_p95_s(self) -> float:
-        return _p95(self.one_more_s)
+        return p95(self.one_more_s)
 
 
 def measure_scale(
@@ -175,10 +175,6 @@ async def _version(client: httpx.AsyncClient, name: str) -> str:
 async def _predict(client: httpx.AsyncClient, name: str) -> httpx.Response:
     headers = {"content-type": "application/json"}
     return await client.post(f"/v1/models/{name}:predict", content=SMALL.json_request(), headers=headers)
-
-
-def _p95(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
 def section(scale: Scale) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.gateway.calls import Wire, call_once
-from loadtest.bench.gateway.load import LoadFailed, LoadResult, Shape, parse_h2load
+from loadtest.bench.gateway.load import LoadResult, Shape, run_load
 from loadtest.bench.peers.tree import Tree
 from loadtest.bench.peers.work import Work
 
@@ -85,15 +84,9 @@ class _Load:
 
     def run(self, shape: Shape) -> LoadResult:
         self.log.unlink(missing_ok=True)
-        command = ["taskset", "-c", str(self.cpu), "h2load", "-t", "1", "-n", str(shape.requests)]
-        command += ["-c", str(min(shape.connections, shape.requests)), "--log-file", str(self.log)]
-        command += ["--h1"] if self.work.wire is Wire.JSON_H1 else ["-m", str(shape.streams)]
-        command += ["-d", str(self.body), *(f"--header={name}: {value}" for name, value in self.work.all_headers)]
         url = f"http://127.0.0.1:{self.port}{self.work.path}"
-        done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise LoadFailed(f"h2load ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
-        return parse_h2load(done.stdout)
+        http1 = self.work.wire is Wire.JSON_H1
+        return run_load(url, self.body, self.work.all_headers, shape, http1=http1, cpu=self.cpu, times=self.log)
 
     def latency(self) -> Latency:
         """Of the last run. Each line of the log: start time, status, microseconds."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from adapters.triton.embedded import EmbeddedTriton
 from gateway.envoy.settings import EnvoySettings
 from loadtest.bench.gateway.calls import LARGE, SMALL, Wire
-from loadtest.bench.gateway.fronts import StubPorts, config_of, envoy, free_settings
+from loadtest.bench.gateway.fronts import StubPorts, config_of, envoy, free_ports, free_settings
+from loadtest.bench.gateway.triton import running_triton, write_model
 from loadtest.bench.peers.environments import SERVERS, NotInstalled, python_of, version_of
 from loadtest.bench.peers.work import (
     Size,
@@ -138,19 +137,12 @@ def _child(place: Place, command: Sequence[str], http: int, grpc: int, **environ
             child.check()
 
 
-def _two_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        for each in (one, two):
-            each.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @contextmanager
 def _nginx(place: Place) -> Iterator[Running]:
     binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if binary is None:
         raise NotInstalled("nginx is not installed: apt-get install nginx-light")
-    port = _two_ports()[0]
+    port = free_ports(1)[0]
     config = place.folder / "nginx.conf"
     config.write_text(f"""\
 daemon off; worker_processes 1; pid {place.folder}/nginx.pid; error_log {place.folder}/error.log error;
@@ -176,7 +168,7 @@ def _nginx_version() -> str:
 
 @contextmanager
 def _grpc_aio(place: Place) -> Iterator[Running]:
-    port = _two_ports()[0]
+    port = free_ports(1)[0]
     server = f"127.0.0.1:{place.stubs[SMALL.name].infer}"
     with _child(place, [sys.executable, str(SERVERS / "grpc_aio.py"), str(port), server], port, port) as running:
         yield running
@@ -184,7 +176,7 @@ def _grpc_aio(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def _fastapi(place: Place) -> Iterator[Running]:
-    port = _two_ports()[0]
+    port = free_ports(1)[0]
     models = [f"{m.served_name}={m.contract.predict_http_path}" for m in _MODELS]
     server = str(place.stubs[SMALL.name].infer)
     command = [sys.executable, "-m", "loadtest.bench.gateway.fastapi_server", "127.0.0.1", str(port), server, *models]
@@ -207,40 +199,19 @@ class TritonPythonModel:
 
 @contextmanager
 def _triton(place: Place) -> Iterator[Running]:
-    """With the Python backend: the embedded Triton has no other."""
-    embedded = EmbeddedTriton.find()
-    repository = place.folder / "repository"
     for model in _MODELS:
-        version = repository / model.name / "1"
-        version.mkdir(parents=True)
-        (version / "model.py").write_text(_TRITON_CODE, encoding="utf-8")
+        version = write_model(place.folder / "repository" / model.name, _TRITON_CODE, model.x.shape)
         shutil.copy(SERVERS / "answer.py", version)
-        dims = list(model.x.shape)
-        (repository / model.name / "config.pbtxt").write_text(
-            f'backend: "python"\nmax_batch_size: 8\ninput {{ name: "x" data_type: TYPE_FP32 dims: {dims} }}\n'
-            'output { name: "y" data_type: TYPE_FP32 dims: 4 }\n',
-            encoding="utf-8",
-        )
-    free = free_settings()
-    command = embedded.command(
-        repository=repository,
-        backends=embedded.prepare(place.folder / "backends"),
-        grpc=free.listen,
-        http=free.admin,
-        metrics=free.control_grpc,
-        load_at_start=[model.name for model in _MODELS],
-    )
-    env = dict(embedded.environment(os.environ))
-    log = place.folder / "peer.log"
-    with Child("peer", [*place.pinned, *command], log=log, env=env) as child:
-        yield Running(http=free.admin.port, grpc=free.listen.port, pid=child.pid)
-        child.check()
+    names = [model.name for model in _MODELS]
+    with running_triton(place.folder, load_at_start=names, prefix=place.pinned) as server:
+        yield Running(http=server.http, grpc=server.grpc, pid=server.child.pid)
+        server.child.check()
 
 
 @contextmanager
 def _mlserver(place: Place) -> Iterator[Running]:
     python = python_of("mlserver", place.progress)
-    (http, grpc), metrics = _two_ports(), _two_ports()[0]
+    (http, grpc), metrics = free_ports(2), free_ports(1)[0]
     settings = {
         "host": "127.0.0.1",
         "http_port": http,
@@ -263,7 +234,7 @@ def _mlserver(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def _kserve(place: Place) -> Iterator[Running]:
-    python, (http, grpc) = python_of("kserve", place.progress), _two_ports()
+    python, (http, grpc) = python_of("kserve", place.progress), free_ports(2)
     command = [str(python), str(SERVERS / "kserve_model.py"), str(http), str(grpc)]
     with _child(place, command, http, grpc) as running:
         yield running
@@ -271,7 +242,7 @@ def _kserve(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def _bentoml(place: Place) -> Iterator[Running]:
-    python, port = python_of("bentoml", place.progress), _two_ports()[0]
+    python, port = python_of("bentoml", place.progress), free_ports(1)[0]
     command = [str(python.with_name("bentoml")), "serve", "bentoml_service:BenchService"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--working-dir", str(SERVERS)]
     home = {"BENTOML_HOME": str(place.folder), "BENTOML_DO_NOT_TRACK": "True"}
@@ -281,14 +252,14 @@ def _bentoml(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def _litserve(place: Place) -> Iterator[Running]:
-    python, port = python_of("litserve", place.progress), _two_ports()[0]
+    python, port = python_of("litserve", place.progress), free_ports(1)[0]
     with _child(place, [str(python), str(SERVERS / "litserve_api.py"), str(port)], port, port) as running:
         yield running
 
 
 @contextmanager
 def _ray(place: Place) -> Iterator[Running]:
-    python, port = python_of("ray", place.progress), _two_ports()[0]
+    python, port = python_of("ray", place.progress), free_ports(1)[0]
     command = [str(python), str(SERVERS / "ray_app.py"), str(port), str(place.folder / "ray")]
     with _child(place, command, port, port, RAY_USAGE_STATS_ENABLED="0") as running:
         yield running
