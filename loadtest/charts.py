@@ -21,6 +21,9 @@ COLOURS = 6
 CLOSE = 0.05
 """Events nearer than this share of the chart's width are marked as one."""
 
+EDGE = 0.03
+"""Labels nearer than this share of the chart's width to an end of it are aligned with that end."""
+
 LOG_FROM = 20.0
 """Latencies whose largest is this many times the smallest are drawn on a logarithmic scale."""
 
@@ -149,7 +152,7 @@ def _chart(
     verticals = "".join(f'<line x1="{x}" x2="{x}" y1="0" y2="1000" class="mark"/>' for x in places)
     paths = "".join(_path(line, across, up) for line in lines)
     left = "".join(f'<span style="bottom:{up.at(t) * 100:.2f}%">{number(t)}</span>' for t in up.ticks)
-    below = "".join(f'<span style="left:{across.at(t) * 100:.2f}%">{escape(text)}</span>' for t, text in ticks)
+    below = "".join(_below(across.at(t), text) for t, text in ticks)
     numbers = "".join(f'<b style="left:{x * 100:.2f}%">{text}</b>' for x, text in marks)
     data = {
         "x": [across.low, across.high],
@@ -165,13 +168,20 @@ def _chart(
         ],
     }
     legend = "".join(f'<span class="{_class(line)}"><i></i>{escape(line.series.name)}</span>' for line in lines)
-    keys = f'<div class="legend">{legend}</div>' if len(lines) > 1 else ""
+    axis = f"{unit}, logarithmic" if up.log else unit
     return (
-        f'{keys}<div class="chart" data-chart="{escape(json.dumps(data), quote=True)}"><div class="unit">{unit}</div>'
-        f'<div class="left">{left}</div><div class="plot"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" '
-        f'role="img" aria-label="{escape(unit)}">{grid}{verticals}{paths}</svg><div class="marks">{numbers}</div>'
-        f'<div class="cursor" hidden></div></div><div class="below">{below}</div></div>'
+        f'<div class="legend">{legend}</div><div class="chart" data-chart="{escape(json.dumps(data), quote=True)}">'
+        f'<div class="unit">{axis}</div><div class="left">{left}</div><div class="plot">'
+        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img" aria-label="{escape(axis)}">'
+        f'{grid}{verticals}{paths}</svg><div class="marks">{numbers}</div><div class="cursor" hidden></div></div>'
+        f'<div class="below">{below}</div></div>'
     )
+
+
+def _below(place: float, text: str) -> str:
+    """A label under the axis, centred on its place but where that would leave the chart."""
+    side = "start" if place < EDGE else "end" if place > 1 - EDGE else "middle"
+    return f'<span class="{side}" style="left:{place * 100:.2f}%">{escape(text)}</span>'
 
 
 def _path(line: Line, across: Scale, up: Scale) -> str:

@@ -71,8 +71,8 @@ def _cautions(figures: Figures) -> list[str]:
             f"The load generator itself was at its limit in {generator.busy_seconds} s (up to {generator.busiest:.0%} "
             "of a core): what is slow there is not the server. Send from more processes (--workers)."
         )
-    lag, p99 = generator.lag.quantile_ms(0.99) or 0.0, figures.latencies.quantile_ms(0.99) or 0.0
-    if lag > LAG_FLOOR_MS and lag > LAG_SHARE * p99:
+    lag, p99 = generator.lag.quantile_ms(0.99) or 0.0, figures.latencies.quantile_ms(0.99)
+    if p99 is not None and lag > LAG_FLOOR_MS and lag > LAG_SHARE * p99:
         cautions.append(
             f"Requests were sent up to {lag:,.1f} ms late (p99) by the load generator's own machine; that is in the "
             f"latencies, whose p99 is {p99:,.1f} ms."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loadtest.histogram import Histogram, merged
-from loadtest.record import Record
+from loadtest.record import Event, Record
 from loadtest.results import UNKNOWN_VERSION
 from loadtest.scenarios import RAMP_STEPS, Knee, Plateau, Scenario, find_knee
 from loadtest.tally import Cell, GeneratorSecond
@@ -182,6 +182,15 @@ class Figures:
         if plan.scenario is not Scenario.RAMP:
             return ()
         return plateaus(self.record, min(RAMP_STEPS, round(self.record.seconds / (plan.seconds / RAMP_STEPS))))
+
+    def events(self) -> tuple[Event, ...]:
+        """What happened meanwhile: steps of a rollout; the end of a ramp's last step that was carried."""
+        steps, closed = self.plateaus(), self.record.plan.closed
+        for index in range(len(steps)):
+            if (knee := find_knee(steps[: index + 1], closed=closed)).gave_way:
+                end = index * self.record.plan.seconds / RAMP_STEPS
+                return (*self.record.events, Event(end, f"from here on not carried: {knee.why}"))
+        return self.record.events
 
     def knee(self) -> Knee | None:
         """Of a ramp; None of another scenario."""

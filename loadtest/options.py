@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     load.add_argument(
         "--rate",
-        type=float,
+        type=_rate,
         default=DEFAULT_RATE,
         metavar="N",
         help=f"requests per second, whether or not earlier ones are answered ({DEFAULT_RATE:g})",
@@ -217,6 +218,16 @@ def _read(parse_one: Callable[[str], float], text: str) -> float:
         return parse_one(text)
     except BadObjective as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"expected requests per second above 0, such as 200, received {text!r}")
+    return rate
 
 
 def _count(text: str) -> int:

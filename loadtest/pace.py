@@ -19,8 +19,9 @@ from loadtest.schedule import Schedule
 class Turn:
     """One request that may be sent now. Times are `time.perf_counter` seconds.
 
-    `lag_s` is how late the generator itself was (it slept until `due` and woke later); `queued_s` how long the request
-    then waited for a user, when all of them waited for answers. Both are part of the latency, which counts from `due`.
+    `lag_s` is how late the generator itself was (it slept until `due` and woke later, or woke a free user later);
+    `queued_s` how long the request then waited for a user, because all of them waited for answers. Both are part of the
+    latency, which counts from `due`.
     """
 
     due: float
@@ -64,17 +65,24 @@ class OpenLoop:
     def __init__(self, schedule: Schedule, *, begins: float, worker: int = 0, workers: int = 1) -> None:
         self._instants = schedule.share(worker, workers)
         self._begins = begins
-        self._turns: SimpleQueue[tuple[float, float] | None] = SimpleQueue()
+        # Due, called, and whether a user was free to take it then.
+        self._turns: SimpleQueue[tuple[float, float, bool] | None] = SimpleQueue()
+        self._free = 0
         self._clock = gevent.spawn(self._run)
 
     def next(self) -> Turn | None:
+        self._free += 1
         turn = self._turns.get()
+        self._free -= 1
         if turn is None:
             # For the next user.
             self._turns.put(None)
             return None
-        due, called = turn
-        return Turn(due, lag_s=max(0.0, called - due), queued_s=max(0.0, time.perf_counter() - called))
+        due, called, user_free = turn
+        now = time.perf_counter()
+        if user_free:
+            return Turn(due, lag_s=max(0.0, now - due))
+        return Turn(due, lag_s=max(0.0, called - due), queued_s=max(0.0, now - called))
 
     def stop(self) -> None:
         self._clock.kill()
@@ -86,5 +94,5 @@ class OpenLoop:
         for instant in self._instants:
             due = self._begins + instant
             gevent.sleep(max(0.0, due - time.perf_counter()))
-            self._turns.put((due, time.perf_counter()))
+            self._turns.put((due, time.perf_counter(), self._free > self._turns.qsize()))
         self._turns.put(None)

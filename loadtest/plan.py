@@ -83,10 +83,10 @@ class Plan:
         if self.closed:
             return f"closed loop, {self.schedule.peak:.0f} users"
         words = {
-            Scenario.RAMP: f"up to {self.rate:g}/s",
-            Scenario.SPIKE: f"{self.rate:g}/s, x{SPIKE_FACTOR:g} in the spike",
+            Scenario.RAMP: f"up to {self.rate:,g}/s",
+            Scenario.SPIKE: f"{self.rate:,g}/s, x{SPIKE_FACTOR:g} in the spike",
         }
-        return f"open loop, {words.get(self.scenario, f'{self.rate:g}/s')}"
+        return f"open loop, {words.get(self.scenario, f'{self.rate:,g}/s')}"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -6,12 +6,13 @@ The page is `templates/report.html`; figures come from `loadtest.figures`, chart
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from loadtest.charts import (
     Line,
@@ -44,7 +45,12 @@ def report_html(figures: Figures, conclusion: Conclusion) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined
     )
-    templates.filters |= {"ms": milliseconds, "number": number, "share": lambda part: f"{part:.3%}"}
+    templates.filters |= {
+        "ms": milliseconds,
+        "number": number,
+        "options": _options,
+        "share": lambda part: f"{part:.3%}",
+    }
     return templates.get_template("report.html").render(
         figures=figures,
         plan=figures.record.plan,
@@ -54,21 +60,20 @@ def report_html(figures: Figures, conclusion: Conclusion) -> str:
         percentiles=PERCENTILES,
         generator=figures.generator(),
         generator_charts=generator_charts(figures),
-        events=[
-            (time_label(round(event.second), figures.record.seconds), event.what) for event in figures.record.events
-        ],
+        events=[(time_label(round(event.second), figures.record.seconds), event.what) for event in figures.events()],
         plateaus=figures.plateaus(),
         duration=time_label(round(figures.record.seconds), figures.record.seconds),
     )
 
 
 def charts(figures: Figures) -> tuple[Chart, ...]:
-    """Latency and answers over time, percentiles, and failures where there were any."""
+    """Answers over time, latency over time and by percentile if there were any, and failures if there were any."""
+    answered = figures.latencies.total > 0
     return (
-        _latency_chart(figures),
+        *([_latency_chart(figures)] if answered else []),
         _answers_chart(figures),
         *([_failures_chart(figures)] if figures.failed else []),
-        _percentile_chart(figures),
+        *([_percentile_chart(figures)] if answered else []),
     )
 
 
@@ -92,6 +97,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def _options(words: str) -> Markup:
+    """Command line options in a sentence as code, which no line break cuts."""
+    return Markup(re.sub(r"(--[a-z-]+)", r"<code>\1</code>", str(escape(words))))
+
+
 def _latency_chart(figures: Figures) -> Chart:
     median, tail = figures.latency_over_time(0.5), figures.latency_over_time(0.99)
     lines = []
@@ -105,7 +115,7 @@ def _latency_chart(figures: Figures) -> Chart:
         unit="ms",
         seconds=figures.record.seconds,
         interval_s=figures.interval_s,
-        events=[(event.second, event.what) for event in figures.record.events],
+        events=[(event.second, event.what) for event in figures.events()],
     )
     return Chart("Latency", "By version, from the instant the request was due to its last byte.", Markup(html))
 
@@ -123,7 +133,7 @@ def _answers_chart(figures: Figures) -> Chart:
         unit="answers/s",
         seconds=figures.record.seconds,
         interval_s=figures.interval_s,
-        events=[(event.second, event.what) for event in figures.record.events],
+        events=[(event.second, event.what) for event in figures.events()],
     )
     return Chart("Throughput", "Successful answers per second by version; dashed: what was due.", Markup(html))
 

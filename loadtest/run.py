@@ -211,11 +211,11 @@ def summary_line(moment: Moment) -> str:
     last = int(moment.second) - (1 if moment.record.surroundings.processes == 1 else 5)
     answered = sum(count for (second, _), count in tally.answers.items() if second == last)
     figures = Figures(moment.record)
-    p50, p99 = (figures.latencies.quantile_ms(q) or 0.0 for q in (0.5, 0.99))
+    p50, p99 = (f"{ms:,.1f} ms" if (ms := figures.latencies.quantile_ms(q)) is not None else "-" for q in (0.5, 0.99))
     due = moment.record.plan.schedule.rate_at(moment.second)
     unit = "users" if moment.record.plan.closed else "/s due"
     event = moment.record.events[-1].what if moment.record.events else ""
     return (
         f"{moment.second:6.0f} s  {due:7,.0f} {unit}  {answered:7,.0f}/s answered  "
-        f"p50 {p50:7.1f} ms  p99 {p99:8.1f} ms  {figures.failed:,} failed  {event}"
+        f"p50 {p50:>10}  p99 {p99:>11}  {figures.failed:,} failed  {event}"
     ).rstrip()
