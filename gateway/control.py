@@ -1,7 +1,7 @@
 """The composition root: makes every part of the control plane from the settings and joins them.
 
 `gateway.stack.up` starts and stops what is made here, around the processes of Envoy and Triton. No part knows this
-module; each gets its collaborators by keyword.
+module; each gets its collaborators by keyword. The two HTTP applications are `gateway.front`'s.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 
 import grpc
 import httpx
-from fastapi import FastAPI
 
 from adapters.onnx.describe import describe
 from adapters.server import Address, InferenceServer, Served
@@ -29,7 +27,6 @@ from gateway.deploy import AdoptRequest, Deployer
 from gateway.envoy.ads import SERVER_OPTIONS, AdsServer
 from gateway.envoy.data_plane import EnvoyDataPlane
 from gateway.envoy.settings import EnvoySettings
-from gateway.envoy.yaml_config import envoy_yaml
 from gateway.golden import GoldenCheck, GoldenStore
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
@@ -41,8 +38,6 @@ from gateway.server.access_log import add_access_log
 from gateway.server.grpc_health import add_health
 from gateway.server.metrics import Metrics
 from gateway.server.mirror_metrics import MirrorMetrics
-from gateway.server.operators import operators_app
-from gateway.server.public import public_app
 from gateway.server.reflection import add_reflection
 from gateway.serving import InferenceServing
 from gateway.settings import Settings
@@ -100,8 +95,9 @@ class Control:
     deployer: Deployer
     adoption: AutoAdoption | None
     desk: FeedbackDesk
-    operators: FastAPI
-    public: FastAPI
+    golden: GoldenStore
+    metrics: Metrics
+    envoy: EnvoySettings
     grpc_server: grpc.aio.Server
     mirror: MirrorEvidence
     _prometheus: PrometheusEvidence
@@ -221,7 +217,8 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         embedded = settings.triton is None
         adoption = AutoAdoption(server=server, known=deployer.adopted, adopt=adopt, load=embedded)
 
-    admin_client = httpx.AsyncClient(base_url=f"http://{envoy.admin}", trust_env=False)
+    # Plain HTTP: there are no certificate authorities to read.
+    admin_client = httpx.AsyncClient(base_url=f"http://{envoy.admin}", trust_env=False, verify=False)
     health = GatewayHealth(registry=registry, serving=serving, envoy_live=lambda: envoy_live(admin_client), clock=clock)
 
     def contracts() -> Sequence[Contract]:
@@ -246,18 +243,9 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         deployer=deployer,
         adoption=adoption,
         desk=desk,
-        operators=operators_app(
-            registry=registry,
-            deployer=deployer,
-            serving=serving,
-            controller=controller,
-            health=health,
-            metrics=metrics,
-            golden=golden,
-            envoy_yaml=lambda form: envoy_yaml(form, routing.state(), envoy, routing.weights()),
-            version=installed_version("penstock"),
-        ),
-        public=public_app(registry=registry, health=health, desk=desk, authority=f"{settings.host}:{settings.port}"),
+        golden=golden,
+        metrics=metrics,
+        envoy=envoy,
         grpc_server=grpc_server,
         mirror=mirror,
         _prometheus=prometheus,

@@ -82,6 +82,10 @@ class Controller:
         """Turn by turn, until cancelled; weights then lapse with the lease."""
         await self._loop.run()
 
+    async def turned(self) -> None:
+        """Wait for the end of a turn of `run`, or of what a verb set off."""
+        await self._loop.turned()
+
     async def start(
         self, model: str, candidate: int, stable: int, spec: RolloutSpec | None = None, *, by: str = ""
     ) -> RolloutStatus:
@@ -240,7 +244,7 @@ class Controller:
             yield status
             if status.state in FINAL:
                 return
-            await self._loop.turned()
+            await self.turned()
 
     def _row(self, rollout_id: int) -> RolloutRow:
         row = self._journal.rollout(rollout_id)

@@ -61,7 +61,7 @@ class Notifier:
     def __init__(self, *, clock: Clock, persistence: Persistence | None = None) -> None:
         self._clock = clock
         self._persistence = persistence or Persistence()
-        self._client = httpx.AsyncClient(timeout=self._persistence.timeout)
+        self._client: httpx.AsyncClient | None = None
         self._addresses: dict[str, _Address] = {}
         self.totals = Totals()
 
@@ -87,7 +87,14 @@ class Notifier:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _http(self) -> httpx.AsyncClient:
+        """Made at its first use: reading the certificate authorities is a noticeable part of a start."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=self._persistence.timeout)
+        return self._client
 
     async def _send_all(self, url: str, address: _Address) -> None:
         while address.waiting:
@@ -111,7 +118,7 @@ class Notifier:
     async def _send(self, url: str, notice: Notice) -> str:
         """Why it did not arrive, in words; empty when it did."""
         try:
-            answer = await self._client.post(url, json=notice.payload())
+            answer = await self._http().post(url, json=notice.payload())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return repr(error)
         return "" if answer.is_success else f"it answered {answer.status_code}"

@@ -81,8 +81,11 @@ def _inline_scope(key: str, configuration: Json) -> Json:
     return named | inline
 
 
-class _Dumper(yaml.SafeDumper):
-    """Plain YAML: no anchors for repeated parts, and source code as block text."""
+class _Dumper(yaml.CSafeDumper):
+    """Plain YAML: no anchors for repeated parts, and source code as block text.
+
+    In C: the Lua scripts in it take the dumper in Python a tenth of a second, which every start would wait for.
+    """
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -93,7 +96,7 @@ class _Dumper(yaml.SafeDumper):
 _PLAIN = re.compile(r"(?!(yes|no|on|off|true|false|null|nan|inf)$)[a-z][a-z0-9_./@-]*[a-z0-9]", re.IGNORECASE)
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.CSafeDumper, value: str) -> yaml.ScalarNode:
     style = "|" if "\n" in value else None if _PLAIN.fullmatch(value) else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 

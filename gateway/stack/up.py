@@ -1,8 +1,9 @@
 """`penstock up`: the control plane in this process, Envoy and Triton beside it, from start to clean stop.
 
 Order of the start: nothing is changed before the ports and binaries are known to be there; versions are loaded before
-Envoy hears of them; "ready" is said when a prediction could be served. Order of the stop: no new work, then Envoy,
-then Triton.
+Envoy hears of them; "ready" is said when a prediction could be served. Where an Envoy goes on from before a crash, its
+rollouts are led before the HTTP ports open: those take longer than all the rest. Order of the stop: no new work, then
+Envoy, then Triton.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from gateway.stack.lock import DataDirLock
 from gateway.stack.ports import InternalPorts, free, require_free
 from gateway.stack.process import stop, tail
 from gateway.stack.supervisor import Command, Supervisor, leftovers
-from gateway.stack.web import serving
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +90,10 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         parts.push_async_callback(control.close)
         control.registry.fail_interrupted()
 
-        ended = asyncio.Event()
-        await parts.enter_async_context(
-            serving(control.operators, host=settings.operator_host, port=settings.operator_port)
-        )
-        await parts.enter_async_context(serving(control.public, host=LOOPBACK, port=ports.control_http))
+        lead_first = envoy.adoptable()
+        if not lead_first:
+            # At once, so that /readyz tells what a start waits for.
+            await parts.enter_async_context(_front(settings, ports, control))
 
         if triton:
             triton.on_restart = control.upkeep.nudge
@@ -117,6 +116,7 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         await _start(envoy, say)
         await control.ads.wait_settled(timeout_s=_START_S)
 
+        ended = asyncio.Event()
         keeper = _evaluator(settings, ports, control)
         parts.push_async_callback(keeper.stop)
         work_of = {
@@ -130,6 +130,9 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(_reports(name, ended))
             parts.push_async_callback(_cancel, task)
+        if lead_first:
+            await control.controller.turned()
+            await parts.enter_async_context(_front(settings, ports, control))
         try:
             yield Stack(settings, ports, control, [p for p in (envoy, triton) if p], ended)
         finally:
@@ -149,15 +152,17 @@ async def down(settings: Settings, say: Say) -> int:
 
 
 async def _processes(settings: Settings) -> tuple[InternalPorts, Supervisor, Supervisor | None]:
-    """What to start, on ports that are free or held by our own processes of an earlier run. Raises PortInUse."""
-    embedded = None
-    if settings.triton is None:
-        embedded = EmbeddedTriton.find()
-        await asyncio.to_thread(embedded.check)
+    """What to start, on ports that are free or held by our own processes of an earlier run.
+
+    Raises PortInUse, EmbeddedUnavailable.
+    """
+    embedded = EmbeddedTriton.find() if settings.triton is None else None
     path = settings.run_dir / "ports.json"
     ports = InternalPorts.remembered(path) or InternalPorts.choose(path)
     for attempt in range(2):
         envoy, triton = _supervisors(settings, ports, embedded)
+        if embedded and triton and not triton.adoptable():
+            await asyncio.to_thread(embedded.check)
         for process in filter(None, (envoy, triton)):
             await process.clear()
         if _usable(ports, envoy, triton):
@@ -202,6 +207,21 @@ def _supervisors(
             grace_s=_GRACE_S,
         )
     return envoy, triton
+
+
+@contextlib.asynccontextmanager
+async def _front(settings: Settings, ports: InternalPorts, control: Control) -> AsyncIterator[None]:
+    """The operators' port and the internal one for documents and feedback, open while the block runs."""
+    # Here, because these imports alone take as long as taking up the rollouts after a crash.
+    from gateway.front import front
+    from gateway.stack.web import serving
+
+    apps = front(control, settings)
+    async with (
+        serving(apps.operators, host=settings.operator_host, port=settings.operator_port),
+        serving(apps.public, host=LOOPBACK, port=ports.control_http),
+    ):
+        yield
 
 
 def _evaluator(settings: Settings, ports: InternalPorts, control: Control) -> EvaluatorKeeper:

@@ -56,11 +56,13 @@ class PrometheusEvidence:
     def __init__(self, *, subject: FindSubject, clock: Clock, timeout_s: float = 2.0) -> None:
         self._subject = subject
         self._clock = clock
-        self._client = httpx.AsyncClient(timeout=timeout_s, trust_env=False)
+        self._timeout_s = timeout_s
+        self._client: httpx.AsyncClient | None = None
         self._last: dict[str, _Reading] = {}
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
         """Counts since the last reading. Never raises: trouble is a Tick with `missing` set."""
@@ -122,12 +124,18 @@ class PrometheusEvidence:
                 raise NoReading(f"{name} of version {version} is {total:g}, expected a count")
         return _Reading(subject, at_s, totals)
 
+    def _http(self) -> httpx.AsyncClient:
+        """Made at its first use: reading the certificate authorities is a noticeable part of a start."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=self._timeout_s, trust_env=False)
+        return self._client
+
     async def _number(self, spec: PrometheusSpec, at: float, what: str, query: str) -> float:
         """Raises NoReading."""
         url = f"{spec.url.rstrip('/')}/api/v1/query"
         try:
             # All at one instant, so that errors and requests are of the same scrape.
-            response = await self._client.post(url, data={"query": query, "time": f"{at:.3f}"})
+            response = await self._http().post(url, data={"query": query, "time": f"{at:.3f}"})
         except httpx.HTTPError as error:
             raise NoReading(f"{spec.url} does not answer ({error or type(error).__name__})") from error
         except httpx.InvalidURL as error:
