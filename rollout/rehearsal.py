@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from rollout.judge import Flow, Forecast, Stage, forecast
+from rollout.judge import Flow
 from rollout.judge.verdict import Decision as Ruling
 from rollout.judge.verdict import MetricReport
 from rollout.judgement import Judgement
@@ -66,26 +66,6 @@ class Rehearsal:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class StepForecast:
-    """What the judge expects of one step (from 1) at this traffic, before it begins."""
-
-    step: int
-    weight_bp: int
-    forecast: Forecast
-
-    def to_json(self) -> dict[str, Any]:
-        return {"step": self.step, "weight_bp": self.weight_bp, **self.forecast.to_json()}
-
-
-def forecasts(spec: RolloutSpec, flow: Flow) -> tuple[StepForecast, ...]:
-    settings, weights = spec.judge_settings(), spec.weights_bp
-    return tuple(
-        StepForecast(index + 1, weight, forecast(settings, Stage.of(index, len(weights)), weight, flow))
-        for index, weight in enumerate(weights)
-    )
 
 
 def rehearse(spec: RolloutSpec, traffic: Traffic, *, limit_s: float = LONGEST_S) -> Rehearsal:

@@ -20,7 +20,8 @@ from gateway.cli.session import ExitCode, Failure, Session, checked, refused
 
 if TYPE_CHECKING:
     from rollout.journal import Record, RolloutRow
-    from rollout.rehearsal import Rehearsal, StepForecast, Traffic
+    from rollout.outlook import StepForecast
+    from rollout.rehearsal import Rehearsal, Traffic
     from rollout.replay import Replay
     from rollout.spec import RolloutSpec
 
@@ -139,7 +140,8 @@ def plan(
 
       penstock rollout plan careful.yaml --traffic iris.jsonl
     """
-    from rollout.rehearsal import forecasts, rehearse
+    from rollout.outlook import forecasts
+    from rollout.rehearsal import rehearse
     from rollout.traffic import Answers, Described, Recorded
 
     session: Session = ctx.obj
@@ -242,7 +244,7 @@ def _foreseen(outlook: Sequence[StepForecast]) -> RenderableType:
     for step in outlook:
         for index, row in enumerate(step.forecast.rows):
             first = index == 0
-            place = (str(step.step), f"{step.weight_bp / 100:g} %") if first else ("", "")
+            place = (step.name.removeprefix("step "), f"{step.weight_bp / 100:g} %") if first else ("", "")
             table.add_row(*place, Text(row.words))
-    warnings = [f"warning, step {step.step}: {words}" for step in outlook for words in step.forecast.warnings]
+    warnings = [f"warning, {step.name}: {words}" for step in outlook for words in step.forecast.warnings]
     return Group(table, Text("\n".join(["", *warnings]))) if warnings else table

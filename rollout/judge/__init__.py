@@ -5,9 +5,11 @@ make the ticks; neither is known here.
 """
 
 from rollout.judge.dispersion import Calibration
-from rollout.judge.forecast import Flow, Forecast, MetricForecast, forecast
+from rollout.judge.flow import Flow, Standing
+from rollout.judge.forecast import Forecast, MetricForecast, forecast
 from rollout.judge.judge import Judge
 from rollout.judge.margins import Margin, Margins, Stage, StepMargins
+from rollout.judge.paired_forecast import forecast_pairs
 from rollout.judge.paired_judge import PairedJudge
 from rollout.judge.settings import DriftAction, JudgeSettings, Metric
 from rollout.judge.state import JudgeState
@@ -29,7 +31,9 @@ __all__ = [
     "MetricReport",
     "PairedJudge",
     "Stage",
+    "Standing",
     "StepMargins",
     "Verdict",
     "forecast",
+    "forecast_pairs",
 ]

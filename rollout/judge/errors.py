@@ -35,9 +35,9 @@ _CALM_RATIO, _CALM_ERRORS = 4.0, 2.0
 _LARGEST_GAIN = 0.5
 """Most that one pair may add to the proof by ratio, in nats: the second in which a common burst begins shows two
 versions that fail alike, for a reason that is not theirs."""
-_MATERIAL = 0.05
+MATERIAL = 0.05
 """The proof by ratio is for a stable that fails at least this part of the margin by itself."""
-_RATIO_ASKED_S = {Stage.EARLY: 600.0, Stage.FINAL: 1200.0, Stage.BAKE: 0.0}
+RATIO_ASKED_S = {Stage.EARLY: 600.0, Stage.FINAL: 1200.0, Stage.BAKE: 0.0}
 """How long the proof by ratio is asked for where traffic is too low for it."""
 _PRIOR_RATE, _PRIOR_REQUESTS = 0.001, 20.0
 _PATIENCE = 3.0
@@ -62,7 +62,7 @@ class ErrorEvidence(Evidence):
         # An owner's own margin says all that is to be shown; the ratio belongs to the judge's schedule.
         owned = [len(margin.rows) == 1 for margin in settings.margins.of("errors")]
         self._ratio_asked_s: FloatArray = np.array(
-            [0.0 if own else _RATIO_ASKED_S[stage] for stage, own in zip(STAGES, owned, strict=True)]
+            [0.0 if own else RATIO_ASKED_S[stage] for stage, own in zip(STAGES, owned, strict=True)]
         )
         self.dispersion = OnlineDispersion(runs, 1)
         self.pair = Pairing(runs, 1)
@@ -181,7 +181,7 @@ class ErrorEvidence(Evidence):
         row = self._row(stage, judged_s)
         at = np.arange(len(row))
         # Where stable hardly fails, its rate cannot fall far below what is known of it: there the difference will do.
-        material = self._stable_rate >= _MATERIAL * self._margins.values[stage, row]
+        material = self._stable_rate >= MATERIAL * self._margins.values[stage, row]
         asked = material & (judged_s < self._ratio_asked_s[stage])
         by_ratio = np.where(asked, self.safe_ratio.log_e()[at, row], math.inf)
         return Safety(

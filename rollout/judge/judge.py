@@ -12,7 +12,8 @@ import numpy as np
 
 from rollout.judge import telemetry
 from rollout.judge.counts import Arms
-from rollout.judge.forecast import Flow, Forecast, forecast
+from rollout.judge.flow import Flow, Standing
+from rollout.judge.forecast import PATIENCE_S, Forecast, forecast
 from rollout.judge.margins import STAGES, Stage
 from rollout.judge.paired import Paired, Pairs
 from rollout.judge.paired_report import reports as paired_reports
@@ -186,11 +187,11 @@ class Judge:
         proof = ", ".join(shown) if shown else "nothing asked at this traffic any more, no sign of harm"
         return f"shown to be safe: {proof} (chance of error {percent_words(self._settings.beta)} each)"
 
-    def forecast(self) -> Forecast:
-        """How long until a verdict in this step, at the traffic judged so far."""
-        panel = self._panel
-        flow = Flow.of(panel)
-        return forecast(self._settings, STAGES[panel.stage[0]], int(panel.weight_bp[0]), flow)
+    def forecast(self, *, deadline_s: float = PATIENCE_S) -> Forecast:
+        """How long until a verdict in this step, at the traffic judged so far; `deadline_s` from now."""
+        panel, stage = self._panel, STAGES[self._panel.stage[0]]
+        flow, standing = Flow.of(panel, by_caller=self._by_caller), Standing.of(panel, self._settings)
+        return forecast(self._settings, stage, int(panel.weight_bp[0]), flow, standing, deadline_s=deadline_s)
 
     def state(self) -> JudgeState:
         panel = self._panel

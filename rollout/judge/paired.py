@@ -30,7 +30,7 @@ _ALTERNATIVES = {
     Metric.PAIRED_ACCURACY: np.array([0.56, 0.62, 0.7, 0.8, 0.95]),
     Metric.PAIRED_LATENCY: np.array([0.68, 0.78, 0.9, 0.98]),
 }
-_STAKES: FloatArray = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+STAKES: FloatArray = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
 """Parts of the wealth that the proof for labels bets on each pair."""
 METRICS = (Metric.PAIRED_ERRORS, Metric.PAIRED_ACCURACY, Metric.PAIRED_LATENCY, Metric.AGREEMENT)
 
@@ -84,7 +84,7 @@ class Paired(Rows):
         )
         self.disagreement = EProcess(runs, (len(self._beyond),), log_prior=log_uniform(len(self._beyond)))
         self.safe_errors = EProcess(runs, (), start=SAFE_START)
-        self.safe_accuracy = EProcess(runs, (len(_STAKES),), log_prior=log_uniform(len(_STAKES)), start=SAFE_START)
+        self.safe_accuracy = EProcess(runs, (len(STAKES),), log_prior=log_uniform(len(STAKES)), start=SAFE_START)
         self.safe_agreement = EProcess(runs, (), start=SAFE_START)
         self.totals: FloatArray = np.zeros((runs, len(Pairs.__dataclass_fields__)))
 
@@ -123,9 +123,9 @@ class Paired(Rows):
         alike = np.maximum(pairs.labelled[:, None] - worse - better, 0.0)
         # Wealth of a gambler who bets on "less than the margin worse": 1 + stake (margin - difference) per pair.
         log_wealth = (
-            worse * np.log1p(_STAKES * (SAFE_WRONG - 1.0))
-            + better * np.log1p(_STAKES * (SAFE_WRONG + 1.0))
-            + alike * np.log1p(_STAKES * SAFE_WRONG)
+            worse * np.log1p(STAKES * (SAFE_WRONG - 1.0))
+            + better * np.log1p(STAKES * (SAFE_WRONG + 1.0))
+            + alike * np.log1p(STAKES * SAFE_WRONG)
         )
         self.safe_accuracy.multiply(rows, log_wealth)
 

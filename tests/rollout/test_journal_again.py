@@ -17,8 +17,9 @@ from rollout.dump import DumpError, dump, parse
 from rollout.explain import explain
 from rollout.journal import Kind, Record, RolloutRow
 from rollout.machine import FINAL, DeadlineAction, State
+from rollout.outlook import forecasts
 from rollout.picture import Form, picture
-from rollout.rehearsal import forecasts, rehearse
+from rollout.rehearsal import rehearse
 from rollout.replay import replay
 from rollout.report_page import report_page
 from rollout.spec import RolloutSpec
