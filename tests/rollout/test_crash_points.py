@@ -1,15 +1,18 @@
 """The controller is killed at every write of its journal, before and after the commit, and comes back.
 
-Whatever the point, the rollout ends as it would have, no weight is published that the journal had not granted
-before, and what was judged is judged on bit for bit.
+Whatever the point, the rollout takes the same way to the same end, no weight is published that the journal had not
+granted before and none is granted without evidence, what was judged is judged on bit for bit, and the evidence is that
+of the rollout which nobody killed: the same journal up to the death, and the same ticks after the return.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +24,7 @@ from rollout.replay import replay
 from rollout.run import CHECKPOINT_TICKS, Run
 from rollout.spec import FixedMargins, RolloutSpec
 from rollout.spec_parts import Gate, ShadowSpec
+from tests.rollout.promises import course, unfounded_rises
 from tests.rollout.virtual import VirtualClock, run_virtual
 from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world
 
@@ -79,6 +83,8 @@ class Ending:
     state: State
     writes: int
     deaths: int
+    kept: int
+    """Records that were in the journal when the controller died."""
     world: World
     records: list[Record]
     spec: RolloutSpec
@@ -92,24 +98,30 @@ def live(
     away_s: float = 2.0,
     spec: RolloutSpec = SPEC,
 ) -> Ending:
-    """One rollout to its end, with a death at the given write and a return after `away_s`."""
+    """One rollout to its end, with a death at the given write and a return `away_s` later, at a whole second: so that
+    its ticks are of the same seconds as those of a controller that nobody killed."""
 
     async def test(clock: VirtualClock) -> Ending:
         world = make_world(clock, candidate, rps=400.0, load_s=1.0)
         connection = sqlite3.connect(":memory:")
         journal = MortalJournal(connection, die_at=die_at, committed=committed)
-        deaths = 0
+        deaths = kept = 0
         state = await _life(world, connection, journal, spec)
         if state is None:
-            deaths = 1
-            await clock.sleep(away_s)
+            deaths, kept = 1, len(Journal(connection).read(1))
+            await clock.sleep(math.ceil(clock.now() + away_s) - clock.now())
             assert away_s < TTL_S or world.weight("digits") == 0
             state = await _life(world, connection, MortalJournal(connection, die_at=0, committed=False), spec)
         assert state is not None
         assert world.violations == []
-        return Ending(state, journal.writes, deaths, world, Journal(connection).read(1), spec)
+        return Ending(state, journal.writes, deaths, kept, world, Journal(connection).read(1), spec)
 
     return run_virtual(test)
+
+
+@cache
+def undisturbed_life(candidate: Behaviour, spec: RolloutSpec = SPEC) -> Ending:
+    return live(candidate, spec=spec)
 
 
 async def _life(
@@ -138,6 +150,7 @@ async def _life(
 
 def assert_every_weight_was_granted_first(ending: Ending) -> None:
     """Of every published weight: the journal's last transition before it says so, or it is 0."""
+    assert unfounded_rises(ending.records) == []
     grants = [(r.at, Progress.from_json(r.body["progress"])) for r in ending.records if r.kind is Kind.TRANSITION]
     epoch = ending.world.clock.now() - ending.world.clock.monotonic()
     for at, weights in ending.world.weights_seen:
@@ -145,18 +158,36 @@ def assert_every_weight_was_granted_first(ending: Ending) -> None:
         assert weights.get("digits", 0) in {0, *granted}
 
 
-def assert_evidence_is_what_was_written(ending: Ending, undisturbed: Ending) -> None:
-    """Every verdict follows from the ticks in the journal, before and after the death; each tick that is there at the
-    second at which the undisturbed controller had one covers that second and no more."""
-    row = RolloutRow(1, "digits", 2, 1, ending.spec.to_json(), ending.records[0].at, ending.state, True, None)
-    found = replay(row, ending.records)
-    assert found.differences == ()
+def assert_evidence_is_identical(ending: Ending, undisturbed: Ending) -> int:
+    """How many ticks after the return were compared.
+
+    Until the death the journal is the undisturbed one's, record for record. After it, each tick with the same weight is
+    the undisturbed one's of that second, to the last count; those in which nobody watched are left out, and nothing is
+    counted twice. Every verdict follows from the ticks in the journal.
+    """
+    assert ending.records[: ending.kept] == undisturbed.records[: ending.kept]
     ticks = _ticks(ending)
-    assert all(record.body["s"] <= 1.5 for record in ticks), "a tick spans time in which nobody watched"
+    by_second = {record.body["at"]: record.body for record in _ticks(undisturbed)}
+    compared = 0
+    for record in ticks[sum(r.kind is Kind.TICK for r in ending.records[: ending.kept]) :]:
+        then = by_second.get(record.body["at"])
+        if then is not None and "weight" in then and then["weight"] == record.body.get("weight"):
+            assert _evidence(record.body) == _evidence(then)
+            compared += 1
+    assert all(record.body["s"] <= 1.0 for record in ticks), "a tick spans time in which nobody watched"
     assert len({record.body["at"] for record in ticks}) == len(ticks), "a tick was judged twice"
+    row = RolloutRow(1, "digits", 2, 1, ending.spec.to_json(), ending.records[0].at, ending.state, True, None)
+    assert replay(row, ending.records).differences == ()
     notes = [record for record in ending.records if record.kind is Kind.NOTE]
     assert _gaps(ticks) <= _gaps(_ticks(undisturbed)) + len(notes), "time without evidence is told"
     assert len(notes) <= ending.deaths
+    assert course(ending.records) == course(undisturbed.records)
+    return compared
+
+
+def _evidence(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A tick without what was made of it, and without the edges, which are written when they were not known yet."""
+    return {name: value for name, value in body.items() if name not in ("verdict", "edges")}
 
 
 def _ticks(ending: Ending) -> list[Record]:
@@ -181,35 +212,40 @@ STRIDE = pytest.mark.parametrize(
 @STRIDE
 @BEFORE_OR_AFTER
 def test_a_good_version_is_promoted_whenever_the_controller_dies(committed: bool, stride: int) -> None:
-    undisturbed = live(GOOD)
+    undisturbed = undisturbed_life(GOOD)
     assert undisturbed.state is State.PROMOTED
+    compared = 0
     for die_at in range(1, undisturbed.writes + 1, stride):
         ending = live(GOOD, die_at=die_at, committed=committed)
         assert (ending.state, ending.deaths) == (State.PROMOTED, 1), die_at
         assert ending.world.stable["digits"] == 2
         assert ("digits", 2) in ending.world.loaded
         assert_every_weight_was_granted_first(ending)
-        assert_evidence_is_what_was_written(ending, undisturbed)
+        compared += assert_evidence_is_identical(ending, undisturbed)
+    assert compared > undisturbed.writes // stride, "ticks after a return are compared"
 
 
 @STRIDE
 @BEFORE_OR_AFTER
 def test_a_shadow_step_and_gates_are_passed_whenever_the_controller_dies(committed: bool, stride: int) -> None:
-    undisturbed = live(GOOD, spec=GATED)
+    undisturbed = undisturbed_life(GOOD, GATED)
     assert undisturbed.state is State.PROMOTED
+    compared = 0
     for die_at in range(1, undisturbed.writes + 1, stride):
         ending = live(GOOD, die_at=die_at, committed=committed, spec=GATED)
         assert (ending.state, ending.deaths) == (State.PROMOTED, 1), die_at
         assert_every_weight_was_granted_first(ending)
-        assert_evidence_is_what_was_written(ending, undisturbed)
+        compared += assert_evidence_is_identical(ending, undisturbed)
+    assert compared > undisturbed.writes // stride, "ticks after a return are compared"
 
 
 @STRIDE
 @BEFORE_OR_AFTER
 @pytest.mark.parametrize("away_s", [2.0, 45.0], ids=["back within the lease", "back after the lease"])
 def test_a_bad_version_is_rolled_back_whenever_the_controller_dies(committed: bool, away_s: float, stride: int) -> None:
-    undisturbed = live(BAD)
+    undisturbed = undisturbed_life(BAD)
     assert undisturbed.state is State.ROLLED_BACK
+    compared = 0
     for die_at in range(1, undisturbed.writes + 1, min(stride, 3)):
         ending = live(BAD, die_at=die_at, committed=committed, away_s=away_s)
         assert (ending.state, ending.deaths) == (State.ROLLED_BACK, 1), die_at
@@ -217,7 +253,13 @@ def test_a_bad_version_is_rolled_back_whenever_the_controller_dies(committed: bo
         assert ("digits", 2) not in ending.world.staged
         assert ending.world.weight("digits") == 0
         assert_every_weight_was_granted_first(ending)
-        assert_evidence_is_what_was_written(ending, undisturbed)
+        compared += assert_evidence_is_identical(ending, undisturbed)
+    assert (compared > 0) == (away_s < TTL_S), "ticks after a return are compared, of one who was not away for too long"
+
+
+def test_there_are_more_than_two_hundred_points() -> None:
+    lives = (undisturbed_life(GOOD), undisturbed_life(GOOD, GATED), undisturbed_life(BAD))
+    assert 2 * sum(life.writes for life in lives) >= 200
 
 
 def test_a_run_read_from_the_journal_judges_on_bit_for_bit() -> None:
