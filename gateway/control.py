@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -35,6 +35,7 @@ from gateway.mirror import pairs
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
 from gateway.server.access_log import add_access_log
+from gateway.server.caller_metrics import CallerMetrics
 from gateway.server.grpc_health import add_health
 from gateway.server.metrics import Metrics
 from gateway.server.mirror_metrics import MirrorMetrics
@@ -46,11 +47,14 @@ from gateway.stack.ports import InternalPorts
 from gateway.upkeep import Upkeep
 from rollout.clock import SystemClock
 from rollout.controller import Controller
+from rollout.evidence.callers import CallerLog, CountedCallers
 from rollout.evidence.chosen import Chosen, without_prometheus
 from rollout.evidence.combine import Combined
 from rollout.evidence.envoy import EnvoyEvidence
 from rollout.evidence.feedback import FeedbackDesk, FeedbackEvidence
 from rollout.evidence.feedback_store import FeedbackStore
+from rollout.evidence.history import StableHistory
+from rollout.evidence.history_store import HistoryStore
 from rollout.evidence.mirror.labels import PairedLabelStore
 from rollout.evidence.mirror.source import MirrorEvidence
 from rollout.evidence.mirror.wire import Pair
@@ -95,6 +99,7 @@ class Control:
     deployer: Deployer
     adoption: AutoAdoption | None
     desk: FeedbackDesk
+    history: StableHistory
     golden: GoldenStore
     metrics: Metrics
     envoy: EnvoySettings
@@ -111,6 +116,7 @@ class Control:
         """Let go of everything, after the servers that use it have stopped."""
         await self.deployer.close()
         await self.desk.close()
+        await self.history.close()
         await self._notifier.aclose()
         await self._evidence.aclose()
         await self.mirror.aclose()
@@ -155,7 +161,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         desk=desk,
         active=lambda: controller.active(),
         work=lambda: controller.work(),
-        more=[MirrorMetrics(lambda: mirror.health)],
+        more=[MirrorMetrics(lambda: mirror.health), CallerMetrics(lambda: callers, lambda: history)],
     )
     evidence = EnvoyEvidence(admins=[envoy.admin], clock=clock)
 
@@ -166,6 +172,13 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         shares = routing.mirrors()
         return pairs(routing.state(), shares, subject) if any(shares.values()) else ()
 
+    def stable_lines() -> Mapping[tuple[str, int], str]:
+        return {(line.line.model, line.stable): line.line.name for line in registry.lines() if line.stable is not None}
+
+    # Its own file, like the feedback: what it writes is large, and nothing waits for it.
+    history_connection = open_database(settings.data_dir / "history.db")
+    history = StableHistory(store=HistoryStore(history_connection), stable=stable_lines, clock=clock)
+    callers = CallerLog(clock=clock, history=history)
     classes = PredictedClasses(clock)
     prometheus = PrometheusEvidence(subject=subject, clock=clock)
     mirror = MirrorEvidence(
@@ -176,7 +189,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         serving=serving,
         routing=routing,
         evidence=Combined(
-            Chosen(LineEvidence(evidence), subject=subject, listens=without_prometheus),
+            Chosen(LineEvidence(CountedCallers(evidence, callers)), subject=subject, listens=without_prometheus),
             prometheus,
             LineEvidence(Combined(FeedbackEvidence(desk=desk, clock=clock), classes)),
             mirror,
@@ -190,6 +203,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         ),
         on_change=metrics.on_change,
         notifier=notifier,
+        history=history,
     )
     deployer = Deployer(
         registry=registry,
@@ -226,7 +240,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
 
     grpc_server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
     ads.add_to(grpc_server)
-    add_access_log(grpc_server, desk=desk, classes=classes)
+    add_access_log(grpc_server, desk=desk, classes=classes, callers=callers, sticky_header=settings.sticky_header)
     add_reflection(grpc_server, contracts=contracts, more_files=inference_service_files())
     add_health(grpc_server, health=health, contracts=contracts)
     add_model_service(grpc_server, index=health.versions, ready=health.version_ready)
@@ -243,6 +257,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         deployer=deployer,
         adoption=adoption,
         desk=desk,
+        history=history,
         golden=golden,
         metrics=metrics,
         envoy=envoy,
@@ -253,5 +268,5 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         _notifier=notifier,
         _envoy_admin=admin_client,
         _server=server,
-        _connections=(connection, feedback_connection),
+        _connections=(connection, feedback_connection, history_connection),
     )

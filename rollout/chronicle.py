@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from rollout.calibration import Calibrated
 from rollout.journal import Kind, Record, RolloutRow
 from rollout.judge.verdict import Verdict
 from rollout.judgement import Judgement
@@ -86,6 +87,8 @@ def chronicle(row: RolloutRow, records: Sequence[Record]) -> Chronicle:
                 tick, progress, stable=row.stable, candidate=row.candidate, weight_bp=body.get("weight")
             )
             seen.append((replace(tick, at=record.at - row.created_at), verdict))
+        elif record.kind is Kind.CALIBRATION:
+            judgement.calibrate(Calibrated.from_json(body))
         elif record.kind is Kind.TRANSITION:
             new, event = Progress.from_json(body["progress"]), Event(body["event"])
             judgement.enter(progress, new, record.at)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from rollout.calibration import History
 from rollout.dump import dump
 from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
 from rollout.evidence.subject import Subject
@@ -44,6 +45,7 @@ class Controller:
 
     `checks` run on the loaded candidate before it is exposed (contract verdict, golden set). `on_change` hears the
     status after every change of state; what it raises is logged. `notifier` tells those whom a spec names (nobody).
+    `history` is what rollouts are calibrated on as they begin (none).
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class Controller:
         patience: Patience | None = None,
         on_change: Callable[[RolloutStatus], None] | None = None,
         notifier: Notifier | None = None,
+        history: History | None = None,
     ) -> None:
         self._journal = journal
         self._notifier = notifier
-        self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change, notifier=notifier)
+        self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change, notifier=notifier, history=history)
         self._loop = Loop(
             self._fleet,
             serving=serving,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rollout.calibration import Calibrated
 from rollout.journal import Kind, Record, RolloutRow
 from rollout.judge.settings import Metric
 from rollout.judge.verdict import MetricReport, Verdict, evidence_words, percent_words
@@ -120,6 +121,8 @@ def explain(row: RolloutRow, records: Sequence[Record]) -> Explanation:
         match record.kind:
             case Kind.TICK:
                 since = replace(since, ticks=since.ticks + 1, missing=_counted(since.missing, record.body))
+            case Kind.CALIBRATION:
+                since = replace(since, notes=(*since.notes, Calibrated.from_json(record.body).words()))
             case Kind.NOTE:
                 since = replace(since, notes=(*since.notes, record.body["text"]))
             case Kind.TRANSITION:

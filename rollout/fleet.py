@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from rollout.calibration import History
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, RolloutRow
 from rollout.judge.verdict import Decision as Ruling
@@ -40,11 +41,13 @@ class Fleet:
         clock: Clock,
         on_change: Callable[[RolloutStatus], None] | None,
         notifier: Notifier | None,
+        history: History | None = None,
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._on_change = on_change
         self._notifier = notifier
+        self._history = history
         self._runs: dict[int, Run] = {}
         self._troubles: dict[str, Trouble] = {}
         self.resumed = False
@@ -141,7 +144,12 @@ class Fleet:
             if run.stable == run.candidate:
                 self.apply(run, Event.ABORT, f"version {run.candidate} is stable already", by="the controller")
             else:
-                self.apply(run, Event.ACTIVATED, f"against version {run.stable}")
+                self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        calibrated = self._history.of(run.model) if self._history is not None and run.spec.calibration else None
+        reason = f"against version {run.stable}"
+        self._follow(run, lambda now: run.begin(Happening(Event.ACTIVATED, now, reason), calibrated))
 
     def _watch_freezes(self) -> None:
         now = self._clock.now()

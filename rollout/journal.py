@@ -40,6 +40,7 @@ _TABLES = (
         body TEXT NOT NULL
     )""",
     "CREATE INDEX IF NOT EXISTS journal_by_rollout ON journal (rollout_id, seq)",
+    "CREATE INDEX IF NOT EXISTS calibrations ON journal (rollout_id, seq) WHERE kind = 'calibration'",
     """CREATE TRIGGER IF NOT EXISTS journal_is_append_only BEFORE UPDATE ON journal
         BEGIN SELECT RAISE(ABORT, 'the rollout journal is append-only'); END""",
     """CREATE TRIGGER IF NOT EXISTS journal_keeps_all BEFORE DELETE ON journal
@@ -60,6 +61,8 @@ class Kind(StrEnum):
     """The evidence of one tick, as it was given to the judge."""
     CHECKPOINT = "checkpoint"
     """The judge's state and last verdict in between, so that a restart has few ticks to judge again."""
+    CALIBRATION = "calibration"
+    """The noise of stable that the judge allows for (`rollout.calibration`), before the rollout's first step."""
     NOTE = "note"
     """Something for a person to know (trouble in a call, a controller that was away)."""
 
@@ -143,13 +146,14 @@ class Journal:
         return self._records(f"{_RECORD} WHERE rollout_id = ? ORDER BY seq", (rollout_id,))
 
     def since_snapshot(self, rollout_id: int) -> list[Record]:
-        """The last transition, and what came from the last snapshot on: what a resume needs."""
+        """The last transition, the calibration, and what came from the last snapshot on: what a resume needs."""
         kinds = tuple(kind.value for kind in SNAPSHOTS)
         last = "(SELECT MAX(seq) FROM journal WHERE rollout_id = ? AND kind = 'transition')"
+        calibration = "(SELECT MAX(seq) FROM journal WHERE rollout_id = ? AND kind = 'calibration')"
         snapshot = "(SELECT MAX(seq) FROM journal WHERE rollout_id = ? AND kind IN (?, ?))"
         return self._records(
-            f"{_RECORD} WHERE rollout_id = ? AND (seq = {last} OR seq >= {snapshot}) ORDER BY seq",
-            (rollout_id, rollout_id, rollout_id, *kinds),
+            f"{_RECORD} WHERE rollout_id = ? AND (seq IN ({last}, {calibration}) OR seq >= {snapshot}) ORDER BY seq",
+            (rollout_id, rollout_id, rollout_id, rollout_id, *kinds),
         )
 
     def rollout(self, rollout_id: int) -> RolloutRow | None:

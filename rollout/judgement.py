@@ -12,6 +12,7 @@ from hashlib import blake2b
 from json import dumps
 from typing import Any
 
+from rollout.calibration import Calibrated
 from rollout.judge import Judge, JudgeState, PairedJudge, Stage
 from rollout.judge.telemetry import fault
 from rollout.judge.verdict import Decision, Verdict
@@ -34,6 +35,10 @@ class Judgement:
         self._paired: PairedJudge | None = None
         self.verdict: Verdict | None = None
         self.tally = Tally()
+
+    def calibrate(self, calibrated: Calibrated) -> None:
+        """Allow for the noise of stable's own traffic. Call it before the candidate's first step."""
+        self._settings = calibrated.applied(self._settings)
 
     def judges(self, progress: Progress) -> bool:
         """Whether ticks are for a judge now: the candidate is compared, and not decided."""

@@ -99,8 +99,8 @@ class ArmCounts:
     `latency` counts successful responses per histogram bucket: index i is (edges[i-1], edges[i]], the last is
     above every edge. `labelled`/`wrong` count feedback that arrived in the tick for answers of this version.
     `predicted` counts answers by predicted class, in the order of the tick's `classes`.
-    `callers`/`bad_callers` are for sticky traffic: callers of this version that had not failed before in this rollout,
-    and how many of them failed for the first time in this tick.
+    `callers`/`bad_callers` are for sticky traffic: callers of this version that were not failing already, and how many
+    of them began to fail in this tick (`rollout.evidence.failing`).
     """
 
     ok: int = 0
@@ -168,6 +168,8 @@ class Tick:
     """Non-empty: telemetry could not be read, and why. Arms are then meaningless."""
     classes: tuple[str, ...] = ()
     paired: PairedCounts | None = None
+    callers_missing: str = ""
+    """Non-empty: the callers of sticky traffic could not be counted, and why. The tick is judged by request."""
 
 
 class Evidence(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from rollout.calibration import Calibrated
 from rollout.judge import Flow
 from rollout.judge.verdict import Decision as Ruling
 from rollout.judge.verdict import MetricReport
@@ -32,6 +33,11 @@ class Traffic(Protocol):
     @property
     def flow(self) -> Flow:
         """The same in figures, for the forecast."""
+        ...
+
+    @property
+    def calibrated(self) -> Calibrated | None:
+        """What the recorded rollout was calibrated on; None for traffic that is made up."""
         ...
 
     def tick(self, at: float, weight_bp: int) -> Tick:
@@ -72,7 +78,10 @@ def rehearse(spec: RolloutSpec, traffic: Traffic, *, limit_s: float = LONGEST_S)
     """Run the spec until it is decided, or for `limit_s` seconds of its own time."""
     plan = spec.plan()
     # A person, a calendar and a mirror are not here to be asked.
-    course = _Course(Judgement(spec, plan), Plan(plan.weights_bp, plan.on_deadline, gates=plan.gates))
+    judgement = Judgement(spec, plan)
+    if spec.calibration and traffic.calibrated is not None:
+        judgement.calibrate(traffic.calibrated)
+    course = _Course(judgement, Plan(plan.weights_bp, plan.on_deadline, gates=plan.gates))
     for event in (Event.ACTIVATED, Event.LOADED, Event.CHECKED):
         course.happens(event, "")
     while course.progress.state not in FINAL and course.at < limit_s:

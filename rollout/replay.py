@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rollout.calibration import Calibrated
 from rollout.journal import Kind, Record, RolloutRow
 from rollout.judgement import Judgement, digest
 from rollout.machine import Progress
@@ -80,6 +81,8 @@ def replay(row: RolloutRow, records: Sequence[Record]) -> Replay:
                 if found:
                     differences += found
                     judgement.restore(body, progress, record.at)
+            case Kind.CALIBRATION:
+                judgement.calibrate(Calibrated.from_json(body))
             case Kind.NOTE:
                 pass
     return Replay(row.id, verdicts, states, tuple(differences))

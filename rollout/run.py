@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rollout.calibration import Calibrated
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, Kind, Record, RolloutRow
 from rollout.judge.verdict import Decision as Ruling
@@ -197,6 +198,13 @@ class Run:
         self._ticks_since_snapshot = 0
         return decision
 
+    def begin(self, happening: Happening, calibrated: Calibrated | None) -> Decision:
+        """The rollout is activated; what it is calibrated on is written in the same commit. Raises `JournalError`."""
+        if calibrated is None:
+            return self.apply(happening)
+        self.judgement.calibrate(calibrated)
+        return self.apply(happening, records=[Record(self.id, happening.at, Kind.CALIBRATION, calibrated.to_json())])
+
     def take(self, tick: Tick, at: float) -> Decision:
         """Judge one tick and do what the verdict says. Raises `JournalError`."""
         body = tick_to_json(tick, self.tally.edges_us)
@@ -256,6 +264,8 @@ class Run:
             )
             self._ticks_since_snapshot += 1
             self._watched_at = record.at
+        elif record.kind is Kind.CALIBRATION:
+            self.judgement.calibrate(Calibrated.from_json(body))
         elif record.kind in (Kind.TRANSITION, Kind.CHECKPOINT):
             if record.kind is Kind.TRANSITION:
                 self.progress = Progress.from_json(body["progress"])

@@ -65,6 +65,7 @@ class RolloutSpec:
     drift:             what a shift in the distribution of predictions leads to
     notify:            who hears of it
     alpha, beta:       chance of rolling back a healthy version, of passing a step with harm at the margin
+    calibration:       allow for the noise that the history of stable shows, beyond the tolerances
     guardrail, limits, tolerances, warm-up, quality_floor, required: see `JudgeSettings`
     """
 
@@ -93,6 +94,7 @@ class RolloutSpec:
     stable_error_limit: float = 0.05
     error_tolerance: float = 1.3
     latency_tolerance: float = 0.05
+    calibration: bool = True
     share_tolerance: float = 0.25
     accuracy_tolerance: float = 1.05
     quality_floor: float = 0.005

@@ -232,6 +232,7 @@ class SpecFile(_Section):
     alpha: Share = 0.01
     beta: Share = 0.02
     guardrail: Flag = True
+    calibration: Flag = True
     margins: MarginsSection = MarginsSection()
     limits: LimitsSection = LimitsSection()
     tolerance: ToleranceSection = ToleranceSection()
@@ -282,6 +283,7 @@ class SpecFile(_Section):
             alpha=self.alpha,
             beta=self.beta,
             guardrail=self.guardrail,
+            calibration=self.calibration,
             margins=FixedMargins(**self.margins.model_dump()),
             max_error_share=self.limits.error_rate,
             max_p99_s=self.limits.latency_p99,

@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from rollout.calibration import Calibrated
 from rollout.evidence.envoy_counts import latency_limits_us
 from rollout.journal import Kind, Record, RolloutRow
 from rollout.judge import Flow
@@ -45,6 +46,7 @@ class Described:
 
     def __init__(self, rps: float, stable: Answers, candidate: Answers, *, seed: int = 0) -> None:
         self._rps, self._rng = rps, np.random.default_rng(seed)
+        self.calibrated: Calibrated | None = None
         self._edges_us = latency_limits_us()
         self._answers = {STABLE: stable, CANDIDATE: candidate}
         self._buckets = {version: _buckets(answers, self._edges_us) for version, answers in self._answers.items()}
@@ -81,6 +83,8 @@ class Recorded:
     def __init__(self, row: RolloutRow, records: Sequence[Record], *, seed: int = 0) -> None:
         """Raises ValueError when no request is recorded."""
         self._rng = np.random.default_rng(seed)
+        found = (record.body for record in records if record.kind is Kind.CALIBRATION)
+        self.calibrated = next(map(Calibrated.from_json, found), None)
         whole = Tally()
         ticks: list[Tick] = []
         edges: tuple[int, ...] = ()

@@ -140,7 +140,7 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
             _lua(TENSORS_FILTER, tensors_source(), clear_route_cache=False),
             _filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
         ],
-        "access_log": access_logs(als_cluster, settings.als_flush_s),
+        "access_log": access_logs(als_cluster, settings),
         "local_reply_config": {"mappers": [_mark_local_replies()]},
         "server_name": "penstock",
         "use_remote_address": True,

@@ -5,6 +5,7 @@ Counts come from Envoy's stats access logger, so a version needs no cluster of i
 
 from __future__ import annotations
 
+from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json
 from rollout.evidence.envoy_counts import LATENCY, PREFIX, REQUESTS, envoy_edge, latency_limits_us
 
@@ -18,12 +19,12 @@ def latency_buckets() -> Json:
     return {"match": {"prefix": f"{PREFIX}.{LATENCY}"}, "buckets": edges}
 
 
-def access_logs(control_cluster: str | None, flush_s: float) -> list[Json]:
-    """Access loggers of the listener. `control_cluster` gets every prediction's request id, version and label for
-    the feedback; None leaves that out."""
+def access_logs(control_cluster: str | None, settings: EnvoySettings) -> list[Json]:
+    """Access loggers of the listener. `control_cluster` gets every prediction's request id, version, outcome, timings,
+    label and sticky caller, for the feedback and the judge; None leaves that out."""
     loggers = [_stats_logger()]
     if control_cluster is not None:
-        loggers.append(_als(control_cluster, flush_s))
+        loggers.append(_als(control_cluster, settings))
     return [logger | {"filter": _is_prediction()} for logger in loggers]
 
 
@@ -49,7 +50,7 @@ def _stats_logger() -> Json:
     }
 
 
-def _als(control_cluster: str, flush_s: float) -> Json:
+def _als(control_cluster: str, settings: EnvoySettings) -> Json:
     return {
         "name": "envoy.access_loggers.http_grpc",
         "typed_config": {
@@ -58,10 +59,12 @@ def _als(control_cluster: str, flush_s: float) -> Json:
                 "log_name": PREFIX,
                 "transport_api_version": "V3",
                 "grpc_service": {"envoy_grpc": {"cluster_name": control_cluster}},
-                "buffer_flush_interval": f"{flush_s:g}s",
+                "buffer_flush_interval": f"{settings.als_flush_s:g}s",
                 "buffer_size_bytes": 65_536,
                 "grpc_stream_retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"}},
             },
+            # The caller's own header: what Lua makes of it for the hash is taken off before a server sees it.
+            "additional_request_headers_to_log": [settings.sticky_header.lower()],
         },
     }
 

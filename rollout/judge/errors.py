@@ -72,6 +72,8 @@ class ErrorEvidence(Evidence):
         self.recent: FloatArray = np.zeros((runs, 2))
         self.now: FloatArray = np.zeros((runs, 2))
         self.recent_variance: FloatArray = np.zeros(runs)
+        self.by_caller = False
+        """Whether what comes now is counted by caller; the judge says so with every tick."""
 
     def start_step(self, rows: IntArray) -> None:
         self.safe.begin(rows)
@@ -90,7 +92,9 @@ class ErrorEvidence(Evidence):
 
     @property
     def phi(self) -> FloatArray:
-        return np.maximum(self.dispersion.phi[:, 0], self._settings.calibration.phi(self.recent_variance))
+        by_caller = self._settings.caller_calibration if self.by_caller else None
+        calibration = by_caller or self._settings.calibration
+        return np.maximum(self.dispersion.phi[:, 0], calibration.phi(self.recent_variance))
 
     @property
     def _stable_rate(self) -> FloatArray:

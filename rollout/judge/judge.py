@@ -8,6 +8,8 @@ twice. What is decided is decided in `rollout.judge.panel`; here a tick is check
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rollout.judge import telemetry
@@ -71,15 +73,20 @@ class Judge:
                 return Verdict(Decision.HOLD, reason, self._reports())
         counts = [tick.arms.get(version, _NO_COUNTS) for version in (canary, stable)]
         self._by_caller = self._by_caller or all(arm.callers for arm in counts)
+        self._panel.errors.by_caller = by_caller = self._by_caller and not tick.callers_missing
         buckets, classes = len(self._panel.latency.edges_us) + 1, len(tick.classes)
-        arms = [Arms.of(arm, by_caller=self._by_caller, buckets=buckets, classes=classes) for arm in counts]
+        arms = [Arms.of(arm, by_caller=by_caller, buckets=buckets, classes=classes) for arm in counts]
         findings = self._panel.observe(
             np.array([tick.at]), np.array([tick.seconds]), arms[0], arms[1], self._share(weight_bp)
         )
         if tick.paired is not None and not tick.paired.missing:
             self._paired.observe(Pairs.of(tick.paired))
         self._last_at = tick.at
-        return self._put_into_words(tick, findings, arms[0])
+        verdict = self._put_into_words(tick, findings, arms[0])
+        if not tick.callers_missing:
+            return verdict
+        why = f"judged by request, since callers could not be counted ({tick.callers_missing})"
+        return replace(verdict, reason=f"{verdict.reason}; {why}")
 
     def _share(self, weight_bp: int | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """The configured share. Sticky callers come in lumps, which says nothing of the data plane."""
@@ -214,7 +221,7 @@ class Judge:
                 "the settings differ from those the state was written under: start the step anew"
             )
         self._last_at = None if parts["last_at"] is None else float(parts["last_at"])
-        self._by_caller = bool(parts["by_caller"])
+        self._by_caller = panel.errors.by_caller = bool(parts["by_caller"])
         panel.expect_classes(int(parts["classes"]))
         panel.load(parts["panel"])
         for name, ceiling in panel.ceilings.items():

@@ -61,6 +61,7 @@ class JudgeSettings:
     shadow_pairs:          least number of compared pairs before a shadow step is passed (500)
     required:              metrics that must have data before a step is passed; others count once they have some
     calibration:           over-dispersion of errors found in history (none)
+    caller_calibration:    the same where they are counted by caller (None: as by request)
     """
 
     alpha: float = 0.01
@@ -83,6 +84,7 @@ class JudgeSettings:
     shadow_pairs: int = 500
     required: frozenset[Metric] = frozenset()
     calibration: Calibration = field(default_factory=Calibration)
+    caller_calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "stable_error_limit"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from gateway.server import errors, metrics, mirror_metrics
+from gateway.server import caller_metrics, errors, metrics, mirror_metrics
 from rollout.machine import State
 from rollout.spec_file import SpecFile, section_in
 
@@ -67,7 +67,7 @@ def test_every_error_reason_is_documented_and_no_other() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    files = (metrics, mirror_metrics)
+    files = (metrics, mirror_metrics, caller_metrics)
     source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in files)
     made = set(re.findall(r'"(penstock_[a-z_]+)"', source))
     counters = set(re.findall(r'Counter(?:MetricFamily)?\(\s*"(penstock_[a-z_]+)"', source))

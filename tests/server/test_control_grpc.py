@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,11 +23,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.triton.descriptors import inference_service_files
-from gateway.server.access_log import add_access_log, predictions
+from gateway.server.access_log import EntryReader, add_access_log
 from gateway.server.grpc_health import add_health
 from gateway.server.reflection import add_reflection
+from rollout.evidence.callers import LEAST_CALLERS, CallerLog
 from rollout.evidence.feedback_request import parse_feedback
+from rollout.evidence.feedback_store import Prediction
+from rollout.evidence.history import StableHistory
+from rollout.evidence.history_store import HistoryStore
+from rollout.evidence.logged import LoggedRequest
 from rollout.evidence.predicted import PredictedClasses
+from rollout.ports import ArmCounts, Outcome, Tick
 from tests import models
 from tests.server.plant import Plant
 
@@ -39,6 +46,7 @@ ADDER = "penstock.models.adder.v1.Adder"
 class Control:
     address: str
     channel: grpc.aio.Channel
+    callers: CallerLog
 
 
 @pytest.fixture
@@ -46,12 +54,21 @@ async def control(plant: Plant) -> AsyncIterator[Control]:
     server = grpc.aio.server()
     add_reflection(server, contracts=plant.registry.contracts, more_files=inference_service_files())
     add_health(server, health=plant.health, contracts=plant.registry.contracts)
-    add_access_log(server, desk=plant.desk, classes=PredictedClasses(plant.clock))
+    store = HistoryStore(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    history = StableHistory(store=store, stable=lambda: {("adder", 1): "adder"}, clock=plant.clock)
+    callers = CallerLog(clock=plant.clock, history=history)
+    add_access_log(
+        server,
+        desk=plant.desk,
+        classes=PredictedClasses(plant.clock),
+        callers=callers,
+        sticky_header="X-User-Id",
+    )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     await plant.deploy("adder", models.add(1))
     async with grpc.aio.insecure_channel(address) as channel:
-        yield Control(address, channel)
+        yield Control(address, channel, callers)
     await server.stop(None)
     await plant.desk.close()
 
@@ -179,14 +196,35 @@ class TestHealth:
         call.cancel()
 
 
-def entry(request_id: str = "request-1", **metadata: str) -> HTTPAccessLogEntry:
-    """As Envoy writes it: the metadata set by tensors.lua."""
+def entry(request_id: str = "request-1", *, user: str = "", code: int = 200, **metadata: str) -> HTTPAccessLogEntry:
+    """As Envoy writes it: the metadata set by tensors.lua, the caller's header, the moments of the request."""
     logged = HTTPAccessLogEntry()
     logged.request.request_id = request_id
-    logged.common_properties.start_time.FromSeconds(1_700_000_000)
-    struct = logged.common_properties.metadata.filter_metadata["penstock"]
-    struct.update({"model": "adder", "version": "1", "gs": "0", "label": "[3]", **metadata})
+    logged.response.response_code.value = code
+    common = logged.common_properties
+    common.start_time.FromSeconds(1_700_000_000)
+    common.time_to_last_rx_byte.FromMicroseconds(500)
+    common.time_to_first_downstream_tx_byte.FromMicroseconds(3_700)
+    common.metadata.filter_metadata["penstock"].update(
+        {"model": "adder", "version": "1", "gs": "0", "label": "[3]", **metadata}
+    )
+    if user:
+        logged.request.request_headers["x-user-id"] = user
     return logged
+
+
+READER = EntryReader("X-User-Id")
+
+
+def request_of(logged: HTTPAccessLogEntry) -> LoggedRequest:
+    found = READER.read(logged)
+    assert found is not None
+    return found[0]
+
+
+def prediction_of(logged: HTTPAccessLogEntry) -> Prediction | None:
+    found = READER.read(logged)
+    return None if found is None else found[1]
 
 
 class TestAccessLog:
@@ -201,6 +239,17 @@ class TestAccessLog:
         assert (receipt.model, receipt.version, receipt.rows) == ("adder", 1, 2)
         counts = await plant.desk.counts("adder", 0, plant.desk.store.position)
         assert (counts[1].labelled, counts[1].wrong) == (2, 1)
+
+    async def test_logged_requests_are_counted_by_caller(self, control: Control, plant: Plant) -> None:
+        tick = Tick(at=1.0, seconds=1.0, arms={1: ArmCounts(ok=2 * LEAST_CALLERS, bad=2)})
+        control.callers.read(["adder"], {"adder": tick})
+        message = als_pb2.StreamAccessLogsMessage()
+        users = [f"user-{number}" for number in range(LEAST_CALLERS)]
+        message.http_logs.log_entry.extend([entry(user=user) for user in (*users, *users)])
+        message.http_logs.log_entry.extend([entry(user="broken", gs="13", code=500)] * 2)
+        await als_pb2_grpc.AccessLogServiceStub(control.channel).StreamAccessLogs(iter([message]))
+        arm = control.callers.read(["adder"], {"adder": tick})["adder"].arms[1]
+        assert (arm.callers, arm.bad_callers) == (LEAST_CALLERS + 1, 1)
 
     @pytest.mark.parametrize(
         "logged",
@@ -217,20 +266,63 @@ class TestAccessLog:
         ids=["refused", "no-status", "no-model", "no-number", "odd-number", "no-id", "long-id", "bare"],
     )
     def test_entries_that_are_no_predictions_are_skipped(self, logged: HTTPAccessLogEntry) -> None:
-        assert list(predictions([logged])) == []
+        assert prediction_of(logged) is None
+
+    @pytest.mark.parametrize(
+        ("logged", "outcome"),
+        [
+            (entry(), Outcome.OK),
+            (entry(gs="13", code=500), Outcome.BAD),
+            (entry(gs="", code=503), Outcome.BAD),
+            (entry(gs="3", code=400), Outcome.CALLER),
+            (entry(gs="", code=408), Outcome.CALLER),
+        ],
+    )
+    def test_how_a_request_ended_is_what_the_counters_say(self, logged: HTTPAccessLogEntry, outcome: Outcome) -> None:
+        assert request_of(logged).outcome is outcome
+
+    def test_a_caller_who_hung_up_is_nobodys_failure(self) -> None:
+        logged = entry(gs="", code=0)
+        logged.common_properties.response_flags.downstream_connection_termination = True
+        assert request_of(logged).outcome is Outcome.CALLER
+
+    def test_latency_is_from_the_last_byte_in_to_the_first_byte_out(self) -> None:
+        assert request_of(entry()).latency_us == 3200.0
+        assert request_of(entry(gs="13")).latency_us is None
+        assert request_of(HTTPAccessLogEntry.FromString(untimed())).latency_us is None
+
+    def test_a_caller_is_known_again_and_not_by_name(self) -> None:
+        first, again, other = (request_of(entry(f"id-{i}", user=user)) for i, user in enumerate(("ann", "ann", "bob")))
+        assert first.caller == again.caller != other.caller
+        assert first.half == again.half
+        assert first.sticky
+        assert "ann" not in repr(first)
+        elsewhere = EntryReader("x-user-id").read(entry(user="ann"))
+        assert elsewhere is not None
+        assert elsewhere[0].caller != first.caller, "another process has another secret"
+        assert not request_of(entry()).sticky
 
     @pytest.mark.parametrize("label", ["", "[", "3", "[[1]]", "[null]", '{"a": 1}', "[NaN]"])
     def test_labels_that_make_no_sense_are_left_out(self, label: str) -> None:
-        (prediction,) = predictions([entry(label=label)])
+        prediction = prediction_of(entry(label=label))
+        assert prediction is not None
         assert prediction.labels is None
 
     @given(st.lists(st.one_of(st.integers(), st.booleans(), st.text(max_size=20), st.floats(allow_nan=False))))
     def test_any_list_of_labels_is_read_back(self, labels: list[Any]) -> None:
         labels = [label for label in labels if not (isinstance(label, float) and abs(label) == float("inf"))]
-        (prediction,) = predictions([entry(label=json.dumps(labels))])
+        prediction = prediction_of(entry(label=json.dumps(labels)))
+        assert prediction is not None
         assert prediction.labels == tuple(labels)
 
-    @given(st.text())
-    def test_no_label_text_is_too_odd(self, label: str) -> None:
-        encodable = label.encode("utf-8", "replace").decode()
-        assert len(list(predictions([entry(label=encodable)]))) == 1
+    @given(st.text(), st.text())
+    def test_no_label_and_no_name_is_too_odd(self, label: str, user: str) -> None:
+        label, user = (text.encode("utf-8", "replace").decode() for text in (label, user))
+        assert prediction_of(entry(label=label, user=user)) is not None
+
+
+def untimed() -> bytes:
+    logged = entry()
+    logged.common_properties.ClearField("time_to_first_downstream_tx_byte")
+    serialized: bytes = logged.SerializeToString()
+    return serialized

@@ -105,7 +105,7 @@ def config_of(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPo
             return _penstock(models, stubs, settings)
         case "penstock_logged":
             config = _penstock(models, stubs, settings)
-            _connection_manager(config)["access_log"] = access_logs(CONTROL_GRPC, settings.als_flush_s)
+            _connection_manager(config)["access_log"] = access_logs(CONTROL_GRPC, settings)
             control = plain_cluster(CONTROL_GRPC, settings.control_grpc, http2=True, settings=settings)
             config["static_resources"]["clusters"].append(control)
             return config
