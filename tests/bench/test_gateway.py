@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.bench.gateway import fresh, report, scale
-from loadtest.bench.gateway.calls import INFER_PATH, LARGE, SMALL, WrongAnswer, call_once, framed
+from loadtest.bench.gateway.calls import INFER_PATH, LARGE, SMALL, BenchModel, WrongAnswer, call_once, framed
 from loadtest.bench.gateway.cases import PLAIN, Case, Target, cases
 from loadtest.bench.gateway.cpu import NoAccounting, ThreadTime, parse_schedstat, process_time
 from loadtest.bench.gateway.fresh import Fresh
@@ -22,7 +23,7 @@ from loadtest.bench.gateway.fronts import Front, running
 from loadtest.bench.gateway.load import LoadFailed, LoadResult, parse_h2load
 from loadtest.bench.gateway.measure import Measured, Turn, failures
 from loadtest.bench.gateway.scale import Scale
-from loadtest.bench.gateway.stub import StubConnection, frame
+from loadtest.bench.gateway.stub import Kind, Port, StubConnection, accepting, frame
 
 ALL_WELL = """\
 Application protocol: h2c
@@ -139,6 +140,38 @@ async def test_the_stub_is_a_grpc_server_to_a_real_client() -> None:
         for answer in await asyncio.gather(*(call(SMALL.infer_request()[5:]) for _ in range(20))):
             SMALL.check_infer(answer)
         SMALL.check_infer(await call(LARGE.infer_request()[5:]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_it", "of_others"),
+    [
+        (Kind.INFER, BenchModel.infer_request, BenchModel.typed_request),
+        (Kind.TYPED, BenchModel.typed_request, BenchModel.infer_request),
+    ],
+    ids=("infer", "typed"),
+)
+def test_the_stub_takes_only_what_was_transcoded(
+    kind: Kind, of_it: Callable[[BenchModel], bytes], of_others: Callable[[BenchModel], bytes]
+) -> None:
+    right = [of_it(model) for model in (SMALL, LARGE)]
+    wrong = [of_others(SMALL), of_others(LARGE), SMALL.json_request(), b""]
+    port = accepting(kind, (SMALL, LARGE))
+    assert port is not None
+    for body in (*wrong, *right, *wrong):
+        assert port.right(len(body), partial(bytes, body)) is (body in right)
+
+
+async def test_a_request_that_went_upstream_as_it_came_is_refused() -> None:
+    loop = asyncio.get_running_loop()
+    port = Port(SMALL.infer_response(), accepting(Kind.INFER, (SMALL,)))
+    server = await loop.create_server(port.connection, "127.0.0.1", 0)
+    async with server, grpc.aio.insecure_channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as channel:
+        call = channel.unary_unary(INFER_PATH)
+        other = BenchModel("small", SMALL.x + 1, SMALL.y).infer_request()
+        for body in (SMALL.typed_request(), other, SMALL.json_request()):
+            with pytest.raises(grpc.aio.AioRpcError, match="the stub expected a prediction of the bench"):
+                await call(body[5:])
+        SMALL.check_infer(await call(SMALL.infer_request()[5:]))
 
 
 @pytest.fixture(scope="module")

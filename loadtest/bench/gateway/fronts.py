@@ -18,13 +18,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import yaml
 
 from adapters.server import Address
@@ -38,6 +39,7 @@ from gateway.envoy.system_routes import CONTROL_GRPC
 from gateway.envoy.yaml_config import static_yaml
 from gateway.stack.envoy import envoy_command
 from loadtest.bench.gateway.calls import INFER_PATH, BenchModel
+from loadtest.bench.gateway.stub import Kind
 from loadtest.demo.children import Child, ChildFailed
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
@@ -58,10 +60,14 @@ FRONTS = (
 
 @dataclass(frozen=True, slots=True)
 class StubPorts:
-    """Where the stub gives which answer of a model."""
+    """Where the stub gives which answer of a model, and takes only what belongs there.
+
+    `any` answers as `infer` does and takes anything.
+    """
 
     typed: int
     infer: int
+    any: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,9 @@ def config_of(name: str, models: tuple[BenchModel, ...], stubs: dict[str, StubPo
             config["static_resources"]["clusters"].append(control)
             return config
         case "penstock_no_lua":
-            return _without_lua(_penstock(models, stubs, settings), first=0)
+            return _without_lua(_penstock(models, _untranscoded(stubs), settings), first=0)
         case "penstock_model_lua":
-            return _without_lua(_penstock(models, stubs, settings), first=1)
+            return _without_lua(_penstock(models, _untranscoded(stubs), settings), first=1)
         case _:
             config = _penstock(models, stubs, settings)
             _connection_manager(config)["http_filters"].insert(0, _transcoder(models))
@@ -184,6 +190,11 @@ def _transcoder(models: tuple[BenchModel, ...]) -> Json:
     }
 
 
+def _untranscoded(stubs: Mapping[str, StubPorts]) -> dict[str, StubPorts]:
+    """For fronts without the filter that transcodes: callers' bodies are what they are measured with."""
+    return {name: replace(ports, infer=ports.any) for name, ports in stubs.items()}
+
+
 def _without_lua(config: Json, *, first: int) -> Json:
     """Without the Lua filters from `first` on, and without what the routes tell them."""
     manager = _connection_manager(config)
@@ -202,20 +213,17 @@ def _connection_manager(config: Json) -> Any:
 @contextmanager
 def stub(folder: Path, models: tuple[BenchModel, ...], cpu: int) -> Iterator[dict[str, StubPorts]]:
     """The server behind the fronts, until the end of the block: its ports by model."""
-    files = []
-    for model in models:
-        for kind, answer in (("typed", model.typed_response()), ("infer", model.infer_response())):
-            file = folder / f"{model.name}-{kind}.answer"
-            file.write_bytes(answer)
-            files.append(str(file))
-    command = [*_pinned(cpu), sys.executable, "-m", "loadtest.bench.gateway.stub", *files]
+    files = [folder / f"{model.name}.npz" for model in models]
+    for file, model in zip(files, models, strict=True):
+        np.savez(file, x=model.x, y=model.y, rows=model.rows)
+    command = [*_pinned(cpu), sys.executable, "-m", "loadtest.bench.gateway.stub", *map(str, files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             ports = [int(port) for port in process.stdout.readline().split()]
-            if len(ports) != len(files):
+            if len(ports) != len(Kind) * len(models):
                 raise ChildFailed("the stub server printed no ports; its error is above")
-            yield {m.name: StubPorts(*ports[2 * i : 2 * i + 2]) for i, m in enumerate(models)}
+            yield {m.name: StubPorts(*ports[len(Kind) * i : len(Kind) * (i + 1)]) for i, m in enumerate(models)}
         finally:
             process.terminate()
 
