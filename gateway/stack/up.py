@@ -114,7 +114,8 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         parts.push_async_callback(control.grpc_server.stop, grace=0)
         parts.push_async_callback(envoy.stop)
         await _start(envoy, say)
-        await control.ads.wait_settled(timeout_s=_START_S)
+        if not lead_first:
+            await control.ads.wait_settled(timeout_s=_START_S)
 
         ended = asyncio.Event()
         keeper = _evaluator(settings, ports, control)
@@ -131,8 +132,11 @@ async def stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
             task.add_done_callback(_reports(name, ended))
             parts.push_async_callback(_cancel, task)
         if lead_first:
+            # Envoy looks for us once a second at most. The first reading of its statistics need not wait for that, nor
+            # may anything slow disturb it.
             await control.controller.turned()
             await parts.enter_async_context(_front(settings, ports, control))
+            await control.ads.wait_settled(timeout_s=_START_S)
         try:
             yield Stack(settings, ports, control, [p for p in (envoy, triton) if p], ended)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -62,7 +62,12 @@ class MetricReport:
         return self.margin is None or self.safe_log_e >= self.safe_log_needed
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "canary_rate": self.canary_rate, "stable_rate": self.stable_rate, "safe": self.safe}
+        given = {name: getattr(self, name) for name in _REPORTED}
+        return {**given, "canary_rate": self.canary_rate, "stable_rate": self.stable_rate, "safe": self.safe}
+
+
+_REPORTED = tuple(field.name for field in fields(MetricReport))
+"""Read as they are: `asdict` copies deeply, and this is done for every metric in every second."""
 
 
 @dataclass(frozen=True, slots=True)

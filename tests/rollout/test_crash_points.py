@@ -135,7 +135,7 @@ async def _life(
         if not controller.history("digits"):
             await controller.start("digits", 2, 1, spec)
         while not journal.dead:
-            await world.clock.sleep(0.25)
+            await world.clock.sleep(1.0)
             status = controller.rollout(1)
             if status.state in FINAL and status.undo_left_s is None:
                 await world.clock.sleep(3.0)
