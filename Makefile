@@ -28,7 +28,7 @@ test-all: $(READY) ## make test, and the long tests that every change need not w
 fuzz: $(READY) ## 100,000 mutated bodies against the gateway's transcoding (about a minute; FUZZ="--count N --seed N")
 	@$(BIN)/python -m tests.lua.fuzzing $(FUZZ)
 
-test-clients: $(READY) ## Python, Node, Chromium, C++ and Java clients against the real stack (installs what they are built with)
+test-clients: $(READY) ## clients in eight languages against the real stack (installs what they are built with)
 	@.ci/client-tools
 	@$(BIN)/python -m pytest -m '' -rs tests/clients
 
@@ -43,8 +43,8 @@ check: $(READY) ## everything CI runs: lint, types, import rules, drift of what 
 schemathesis: $(READY) ## random requests made from /openapi.json against a whole stack: no 5xx, nothing undocumented (about 3 minutes)
 	@$(BIN)/python -m tests.schemathesis
 
-bench: $(READY) ## Penstock beside its peers: docs/benchmarks/peers.md (15 minutes and 0.5 GB of downloads; needs h2load)
-	@$(BIN)/python -m loadtest.bench.peers --write docs/benchmarks/peers.md
+bench: $(READY) ## Penstock beside its peers: docs/benchmarks/peers.md (20 minutes and 0.5 GB of downloads; needs h2load; RESUME=1 goes on)
+	@$(BIN)/python -m loadtest.bench.peers $(if $(RESUME),--resume) --write docs/benchmarks/peers.md
 
 load: $(READY) ## load on a model, with an HTML report; starts a stack if none runs (MODEL=digits ARGS="--rate 200 --p99 50ms")
 	@$(BIN)/python -m loadtest.with_stack $(or $(MODEL),digits) $(ARGS)

@@ -228,14 +228,16 @@ def _first(value: Any) -> Any:
 
 
 def _services(database: ProtoReflectionDescriptorDatabase) -> list[list[str]]:
-    """Every typed service's name, cut at its dots: penstock, models, key, v1, Service."""
+    """Every typed service's name, cut at its dots: penstock, models, key (or `key_`, a reserved word), v1, Service."""
     return [name.split(".") for name in database.get_services() if name.startswith("penstock.models.")]
 
 
 def _keys(database: ProtoReflectionDescriptorDatabase) -> set[str]:
-    return {parts[2] for parts in _services(database)}
+    return {parts[2].rstrip("_") for parts in _services(database)}
 
 
 def _majors(database: ProtoReflectionDescriptorDatabase, model: str) -> dict[int, str]:
     key = model.replace("-", "_")
-    return {int(parts[3].removeprefix("v")): ".".join(parts) for parts in _services(database) if parts[2] == key}
+    return {
+        int(parts[3].removeprefix("v")): ".".join(parts) for parts in _services(database) if parts[2].rstrip("_") == key
+    }

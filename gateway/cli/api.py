@@ -49,7 +49,6 @@ def add_to(app: typer.Typer) -> None:
     )
     commands.command(_DEFAULT)(export)
     api_lock.add_to(commands)
-    api_lock.add_to(commands)
     app.add_typer(commands, name="api")
 
 

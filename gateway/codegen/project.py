@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -19,7 +20,7 @@ import jinja2
 
 from gateway.codegen.formats import Format, UnknownFormat
 from gateway.codegen.python_types import python_field
-from gateway.contract.descriptor import descriptor_set
+from gateway.contract.descriptor import descriptor_set, proto_file_name
 from gateway.contract.examples import example_proto_json, example_request, example_response
 from gateway.contract.model import Contract, NoTypedApi
 from gateway.contract.openapi import model_document
@@ -38,18 +39,8 @@ _TEMPLATES = jinja2.Environment(
 _TEMPLATES.filters["literal"] = lambda text: json.dumps(text, ensure_ascii=False)
 
 _GOOGLE_RPC = ("google/rpc/status.proto", "google/rpc/error_details.proto")
-_NEEDS_GOOGLE_RPC = frozenset({Format.CPP, Format.JAVA, Format.SWIFT})
+_NEEDS_GOOGLE_RPC = frozenset({Format.CPP, Format.JAVA, Format.KOTLIN, Format.SWIFT})
 """Languages without a package of google.rpc's messages, or (Debian's Java) with one that has no ErrorInfo."""
-
-_CPP_KEYWORDS = frozenset(
-    """
-    and asm auto bitand bitor bool break case catch char class compl const constexpr continue decltype default delete
-    do double else enum explicit export extern false float for friend goto if inline int long mutable namespace
-    new noexcept not nullptr operator or private protected public register return short signed sizeof static struct
-    switch template this throw true try typedef typeid typename union unsigned using virtual void volatile while xor
-    """.split()  # noqa: SIM905  # as words are read
-)
-"""Words that protoc puts an underscore behind in a namespace; model names have lower-case letters only."""
 
 _ROW_LIMIT = 1_000
 """Numbers in an example file that is still laid out for reading."""
@@ -84,8 +75,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def _project(format: Format, contract: Contract, gateway: Gateway) -> Iterator[tuple[str, bytes]]:
-    proto = f"proto/penstock/models/{contract.key}/v{contract.major}/{contract.key}.proto"
-    yield proto, proto_text(contract, annotations=False).encode()
+    yield f"proto/{proto_file_name(contract)}", proto_text(contract, annotations=False).encode()
     # The Python client takes rows as the JSON API does; the others read their messages from proto3's own JSON.
     yield "example.json", _json((example_request if format is Format.PYTHON else example_proto_json)(contract))
     if format in _NEEDS_GOOGLE_RPC:
@@ -106,9 +96,10 @@ def _context(contract: Contract, gateway: Gateway) -> Mapping[str, Any]:
         "service": contract.service,
         "package": contract.package,
         "namespace": ".".join(_camel(part) for part in contract.package.split(".")),
-        "cpp_package": "::".join(f"{part}_" if part in _CPP_KEYWORDS else part for part in contract.package.split(".")),
+        "csharp_namespace": ".".join(_camel_after_digits(part) for part in contract.package.split(".")),
+        "cpp_package": contract.package.replace(".", "::"),
         "go_module": f"example.com/{contract.key}",
-        "proto": f"penstock/models/{contract.key}/v{contract.major}/{contract.key}.proto",
+        "proto": proto_file_name(contract),
         "authority": gateway.authority,
         "url": gateway.url,
         "tls": gateway.tls,
@@ -120,7 +111,13 @@ def _context(contract: Contract, gateway: Gateway) -> Mapping[str, Any]:
 
 
 def _camel(name: str) -> str:
+    """As protoc's generators for Ruby and Swift write a package's part."""
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+
+
+def _camel_after_digits(name: str) -> str:
+    """As protoc's generator for C# does: res2net -> Res2Net."""
+    return re.sub(r"[0-9][a-z]", lambda found: found[0].upper(), _camel(name))
 
 
 def _paths(folder: Traversable, prefix: str = "") -> Iterator[str]:

@@ -42,7 +42,7 @@ class MessageClasses:
 
 def proto_file_name(contract: Contract) -> str:
     """The file's name inside descriptors and import paths."""
-    return f"penstock/models/{contract.key}/v{contract.major}/{contract.key}.proto"
+    return f"{contract.package.replace('.', '/')}/{contract.key}.proto"
 
 
 def file_descriptor(contract: Contract) -> FileDescriptorProto:

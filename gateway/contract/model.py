@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.signature import Datatype, TensorSpec
+from gateway.contract.names import package_word
 
 
 class NoTypedApi(Exception):
@@ -101,7 +102,7 @@ class Contract:
     """What callers of a model can rely on.
 
     `key` is the model's name as an identifier ("digits-v2" -> "digits_v2"), `service` its CamelCase form.
-    Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`.
+    Typed gRPC is `penstock.models.<key>.v<major>.<service>/Predict`; a key that languages reserve has a "_" behind it.
     `batching`: requests carry `instances`, each with the input fields; otherwise the request carries them itself.
     `decoupled`: answers come as a stream, by the method `PredictStream` instead of `Predict`.
     `dynamic_size` stands for the dynamic dimensions in examples; it is no promise.
@@ -144,7 +145,7 @@ class Contract:
 
     @property
     def package(self) -> str:
-        return f"penstock.models.{self.key}.v{self.major}"
+        return f"penstock.models.{package_word(self.key)}.v{self.major}"
 
     @property
     def full_service(self) -> str:

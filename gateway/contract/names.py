@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 MODEL_NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 MAX_MODEL_NAME = 63
@@ -22,7 +22,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_RESERVED = _words(
+_LANGUAGE_WORDS = _words(
     # Field names that protobuf, Python, Java, Kotlin, C++, C#, Go, JavaScript, TypeScript, Swift or Rust read as
     # their own words. Most generators work around their own language's, each in its own way; a name that needs no
     # workaround is the same in every language.
@@ -42,13 +42,39 @@ _RESERVED = _words(
     volatile when where while with xor yield
     None True False
     """
-) | _words(
+)
+
+_MEMBERS_AND_MACROS = _words(
     # Members of Python's generated messages, which a field of the same name would hide.
     """
     ByteSize Clear ClearExtension ClearField CopyFrom DESCRIPTOR DiscardUnknownFields Extensions
     FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields MergeFrom MergeFromString
     ParseFromString RegisterExtension SerializePartialToString SerializeToString SetInParent UnknownFields WhichOneof
     """
+    # Members of C++'s, and macros of its standard library: protoc makes code of these that does not compile.
+    """
+    default_instance descriptor internal_default_instance
+    EOF INFINITY NAN NULL errno linux offsetof stderr stdin stdout unix
+    """
+)
+
+_RESERVED = _LANGUAGE_WORDS | _MEMBERS_AND_MACROS
+
+_PACKAGE_WORDS = _words(
+    # Words of C++, Java, Kotlin and Python. Other languages put a package into another form first.
+    """
+    abstract alignas alignof and as asm assert async auto await bitand bitor bool boolean break byte case catch char
+    class compl concept const constexpr continue decltype def default del delete do double elif else enum except
+    explicit export extends extern false final finally float for friend from fun global goto if implements import in
+    inline instanceof int interface is lambda long mutable namespace native new noexcept nonlocal not null nullptr
+    object operator or package pass private protected public raise register requires return short signed sizeof static
+    strictfp struct super switch synchronized template this throw throws transient true try typealias typedef typeid
+    typename typeof union unsigned using val var virtual void volatile when while with xor yield
+    and_eq char16_t char32_t char8_t co_await co_return co_yield const_cast consteval constinit dynamic_cast not_eq
+    or_eq reinterpret_cast static_assert static_cast thread_local wchar_t xor_eq
+    """
+    # Macros of C++ compilers, and the namespace that generated code looks names up in.
+    "linux std unix"
 )
 
 
@@ -74,6 +100,14 @@ def model_key(name: str) -> str:
     return name.replace("-", "_")
 
 
+def package_word(key: str) -> str:
+    """The model's part of the gRPC package: its key, but 'class' -> 'class_', which every language can compile.
+
+    No key ends with '_', so the key can be told from it.
+    """
+    return f"{key}_" if key in _PACKAGE_WORDS else key
+
+
 def service_name(name: str) -> str:
     """The model's gRPC service: 'digits-v2' -> 'DigitsV2'; 'prediction' -> 'PredictionService' (a message's name)."""
     camel = "".join(word.capitalize() for word in re.split(r"[-_]", name))
@@ -85,15 +119,16 @@ def proto_names(tensors: Sequence[str], locked: Mapping[str, str] | None = None)
 
     `locked` holds names published before; they are kept as they are. Otherwise a tensor keeps its own name where
     that is a legal identifier, before any that must be changed chooses. Names also stay apart without regard to case
-    and underscores, because protoc refuses two fields whose JSON names clash and Java makes one getter of both.
+    and underscores, because protoc refuses two fields whose JSON names clash and Java makes one getter of both; and
+    none is what another's accessor is called in C++, C# or Swift ('image' has an `image_size`).
     """
     chosen = {tensor: locked[tensor] for tensor in tensors if locked and tensor in locked}
-    taken = {_clash_key(name) for name in (locked or {}).values()}
+    taken = _Taken((locked or {}).values())
     as_they_are = [t for t in tensors if t not in chosen and to_identifier(t) == t]
     to_change = [t for t in tensors if t not in chosen and to_identifier(t) != t]
     for tensor in (*as_they_are, *to_change):
-        chosen[tensor] = _free(to_identifier(tensor), taken)
-        taken.add(_clash_key(chosen[tensor]))
+        chosen[tensor] = taken.free(to_identifier(tensor))
+        taken.add(chosen[tensor])
     return {tensor: chosen[tensor] for tensor in tensors}
 
 
@@ -138,11 +173,35 @@ def _clash_key(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _free(name: str, taken: Collection[str]) -> str:
-    candidate, suffix = name, 2
-    while _clash_key(candidate) in taken:
-        candidate, suffix = f"{name}_{suffix}", suffix + 1
-    return candidate
+def _accessors(name: str) -> tuple[str, ...]:
+    """What generated code calls its members for a field: C++ the first two, C# and Swift the last two."""
+    return f"{name}_size", f"has_{name}", f"clear_{name}"
+
+
+class _Taken:
+    """The names of one message's fields, and of their accessors."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: set[str] = set()
+        self._members: set[str] = set()
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        self._names.add(_clash_key(name))
+        self._members.update(map(_clash_key, _accessors(name)))
+
+    def free(self, name: str) -> str:
+        """The name itself, or with a number behind it."""
+        candidate, suffix = name, 2
+        while self._clashes(candidate):
+            candidate, suffix = f"{name}_{suffix}", suffix + 1
+        return candidate
+
+    def _clashes(self, name: str) -> bool:
+        if _clash_key(name) in self._names or _clash_key(name) in self._members:
+            return True
+        return any(_clash_key(member) in self._names for member in _accessors(name))
 
 
 def suggest_model_name(name: str) -> str:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contract.names import BadModelName, check_model_name, model_key, proto_names, service_name, to_identifier
+from gateway.contract.names import (
+    BadModelName,
+    check_model_name,
+    model_key,
+    package_word,
+    proto_names,
+    service_name,
+    to_identifier,
+)
 
 LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -102,10 +110,31 @@ def test_locked_names_are_kept_and_never_given_away() -> None:
     assert proto_names(["x.1", "x_1", "a"], locked) == {"x.1": "x_1", "x_1": "x_1_2", "a": "a_2"}
 
 
+def test_no_field_has_the_name_of_anothers_accessor() -> None:
+    assert proto_names(["image", "image_size"]) == {"image": "image", "image_size": "image_size_2"}
+    assert proto_names(["has_mask", "mask"]) == {"has_mask": "has_mask", "mask": "mask_2"}
+    assert proto_names(["boxes"], {"old": "boxes_size"}) == {"boxes": "boxes_2"}
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("iris", "iris"), ("class", "class_"), ("and_eq", "and_eq_"), ("std", "std_"), ("class_a", "class_a")],
+)
+def test_a_package_has_no_word_that_a_language_reserves(key: str, word: str) -> None:
+    assert package_word(key) == word
+
+
+@pytest.mark.parametrize("name", keyword.kwlist)
+def test_python_can_import_every_package(name: str) -> None:
+    if name.islower():
+        assert package_word(name) == f"{name}_"
+
+
 tensor_names = st.lists(
     st.one_of(
         st.text(max_size=12),
         st.sampled_from(["x_1", "x1", "X_1", "x.1", "x:1", "x_1_2", "x1_2", "class", "class_value", "0", "tensor_0"]),
+        st.sampled_from(["x", "x_size", "has_x", "clear_x", "x_size_2", "has_has_x", "class_size", "X_Size"]),
     ),
     unique=True,
     max_size=12,
@@ -117,7 +146,10 @@ def test_identifiers_are_legal_and_distinct_to_every_compiler(tensors: list[str]
     names = proto_names(tensors)
     assert list(names) == tensors
     assert all(LEGAL.fullmatch(name) and not keyword.iskeyword(name) for name in names.values())
-    assert len({name.replace("_", "").lower() for name in names.values()}) == len(tensors)
+    known = {name.replace("_", "").lower() for name in names.values()}
+    assert len(known) == len(tensors)
+    for name in known:
+        assert not {f"{name}size", f"has{name}", f"clear{name}"} & known
 
 
 @given(tensor_names, tensor_names)

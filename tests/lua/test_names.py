@@ -46,6 +46,7 @@ GRPC_PATHS = {
     "/penstock.models.two_words.v1.TwoWords/Predict": ("two_words", "two_words", None),
     "/penstock.models.digits.v2.Digits/Predict": ("digits.v2", "digits", None),
     "/penstock.models.digits.v12.Digits/PredictStream": ("digits.v12", "digits", None),
+    "/penstock.models.class_.v1.Class/Predict": ("class", "class", None),
     "/penstock.models.digits.v02.Digits/Predict": SYSTEM,
     "/penstock.models.digits.Digits/Predict": SYSTEM,
     "/grpc.health.v1.Health/Check": SYSTEM,

@@ -115,10 +115,12 @@ class _Calls:
         listed = yield _Reflect(ServerReflectionRequest(list_services=""), left_s(), headers)
         services = [service.name for service in listed.message.list_services_response.service]
         models = [name for name in services if name.startswith("penstock.models.")]
-        wanted = f"penstock.models.{model.replace('-', '_')}.v{major}."
-        name = next((name for name in models if name.startswith(wanted)), None)
+        # A package has "_" behind a name that programming languages reserve: class_.
+        keys = {name: name.split(".")[2].rstrip("_") for name in models}
+        wanted = model.replace("-", "_")
+        name = next((n for n in models if keys[n] == wanted and n.split(".")[3] == f"v{major}"), None)
         if name is None:
-            known = ", ".join(sorted({name.split(".")[2] for name in models})) or "none"
+            known = ", ".join(sorted(set(keys.values()))) or "none"
             wanted = repr(model) if major == 1 else f"{model!r} (v{major})"
             raise error_for(Code.NOT_FOUND, f"no model {wanted} here; there are: {known}", reason="UNKNOWN_MODEL")
         found = yield _Reflect(ServerReflectionRequest(file_containing_symbol=name), left_s(), headers)

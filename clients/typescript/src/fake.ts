@@ -116,10 +116,10 @@ export class FakeClient implements Penstock {
   }
 }
 
-/** penstock.models.<key>.v<major>.<Service> */
+/** penstock.models.<key>.v<major>.<Service>; a key that programming languages reserve has "_" behind it there. */
 function apiOf(service: ModelService): { model: string; major: number } {
   const [, , model, major] = service.typeName.split(".");
-  return { model: model ?? "", major: Number(major?.slice(1)) };
+  return { model: model?.replace(/_$/, "") ?? "", major: Number(major?.slice(1)) };
 }
 
 function asked(service: ModelService, call: Recorded): MessageShape<ModelService["method"]["predict"]["input"]> {

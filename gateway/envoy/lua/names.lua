@@ -60,7 +60,8 @@ end
 local function route(path)
   local name, major = path:match("^/penstock%.models%.([%w_]+)%.v([1-9]%d*)%.")
   if name then
-    return model(name, nil, major)
+    -- A name that languages reserve has "_" behind it in the package ("class_"), and no name ends with one.
+    return model((name:gsub("_$", "")), nil, major)
   end
   if path:sub(1, #M.OIP_SERVICE) == M.OIP_SERVICE then
     local method = path:sub(#M.OIP_SERVICE + 1)

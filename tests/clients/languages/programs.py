@@ -164,6 +164,32 @@ def java(penstock: Penstock, folder: Path) -> Iterator[Ask]:
 
 
 @contextmanager
+def kotlin(penstock: Penstock, folder: Path) -> Iterator[Ask]:
+    project = _exported("kotlin", penstock, folder)
+    build("sh", "debian.sh", cwd=project)
+    yield _program(["build/run"], project, penstock)
+
+
+@contextmanager
+def go(penstock: Penstock, folder: Path) -> Iterator[Ask]:
+    project = _exported("go", penstock, folder)
+    build("sh", "debian.sh", cwd=project)
+    yield _program(["build/example"], project, penstock)
+
+
+@contextmanager
+def ruby(penstock: Penstock, folder: Path) -> Iterator[Ask]:
+    project = _exported("ruby", penstock, folder)
+    (proto,) = (path.relative_to(project / "proto") for path in project.glob("proto/penstock/**/*.proto"))
+    (project / "generated").mkdir()
+    build(
+        *("grpc_tools_ruby_protoc", "-I", "proto", "--ruby_out=generated", "--grpc_out=generated", str(proto)),
+        cwd=project,
+    )
+    yield _program(["ruby", "example.rb"], project, penstock)
+
+
+@contextmanager
 def node(penstock: Penstock, folder: Path) -> Iterator[Ask]:
     project = typescript_project(penstock, folder)
     build("npm", "run", "build", cwd=project)
@@ -181,13 +207,18 @@ def chromium(penstock: Penstock, folder: Path) -> Iterator[Ask]:
 def typescript_project(penstock: Penstock, folder: Path) -> Path:
     """As its README says, with the client packed from this checkout."""
     project = _exported("typescript", penstock, folder)
+    build("npm", "install", str(typescript_client(folder)), cwd=project)
+    build("npm", "run", "generate", cwd=project)
+    return project
+
+
+def typescript_client(folder: Path) -> Path:
+    """The archive that npm makes of this checkout's client."""
     source = folder / "penstock-client"
     shutil.copytree(ROOT / "clients/typescript", source, ignore=shutil.ignore_patterns("node_modules", "dist"))
     build("npm", "ci", cwd=source)
     build("npm", "pack", "--pack-destination", str(folder), cwd=source)
-    build("npm", "install", str(folder / "penstock-client-0.1.0.tgz"), cwd=project)
-    build("npm", "run", "generate", cwd=project)
-    return project
+    return folder / "penstock-client-0.1.0.tgz"
 
 
 _HTML = b"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
@@ -296,6 +327,16 @@ class Language:
 
 
 _JAVA_JARS = ("grpc-netty", "netty-all", "protobuf-util", "proto-google-common-protos", "geronimo-annotation-1.3-spec")
+_JAVA_PACKAGES = (
+    "openjdk-17-jdk protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java "
+    "libgoogle-common-protos-java libnetty-java libgoogle-gson-java libperfmark-java "
+    "libgeronimo-annotation-1.3-spec-java"
+)
+
+
+def _jars(*names: str) -> tuple[str, ...]:
+    return tuple(f"/usr/share/java/{name}.jar" for name in names)
+
 
 LANGUAGES: Mapping[str, Language] = {
     "python-http": Language(python_http),
@@ -306,13 +347,28 @@ LANGUAGES: Mapping[str, Language] = {
         ("/usr/include/grpcpp/grpcpp.h",),
         "cmake g++ pkg-config libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc libcurl4-openssl-dev",
     ),
-    "java": Language(
-        java,
-        ("javac", "protoc", "grpc_java_plugin"),
-        tuple(f"/usr/share/java/{name}.jar" for name in _JAVA_JARS),
-        "openjdk-17-jdk protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java "
-        "libgoogle-common-protos-java libnetty-java libgoogle-gson-java libperfmark-java "
-        "libgeronimo-annotation-1.3-spec-java",
+    "java": Language(java, ("javac", "protoc", "grpc_java_plugin"), _jars(*_JAVA_JARS), _JAVA_PACKAGES),
+    "kotlin": Language(
+        kotlin,
+        ("kotlinc", "javac", "protoc", "grpc_java_plugin"),
+        _jars(*_JAVA_JARS, "kotlinx-coroutines-core", "atomicfu"),
+        f"kotlin libkotlinx-coroutines-java libkotlinx-atomicfu-java {_JAVA_PACKAGES}",
+    ),
+    "go": Language(
+        go,
+        ("go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"),
+        tuple(
+            f"/usr/share/gocode/src/google.golang.org/{name}"
+            for name in ("grpc/clientconn.go", "genproto/googleapis/rpc/errdetails", "protobuf/encoding/protojson")
+        ),
+        "golang-go protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev "
+        "golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev golang-google-protobuf-dev",
+    ),
+    "ruby": Language(
+        ruby,
+        ("ruby", "grpc_tools_ruby_protoc"),
+        ("/usr/share/doc/ruby-grpc", "/usr/share/doc/ruby-googleapis-common-protos-types"),
+        "ruby ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types",
     ),
     "node": Language(node, ("node", "npm"), (), "nodejs npm (Node 20 or later)"),
     "chromium": Language(chromium, ("node", "npm", "chromium"), (), "nodejs npm chromium (Node 20 or later)"),
