@@ -30,7 +30,7 @@ from gateway.envoy.settings import EnvoySettings
 from gateway.golden import GoldenCheck, GoldenStore
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
-from gateway.line_evidence import LineEvidence
+from gateway.line_evidence import LineEvidence, LineTraffic
 from gateway.mirror import pairs
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
@@ -60,6 +60,7 @@ from rollout.evidence.mirror.source import MirrorEvidence
 from rollout.evidence.mirror.wire import Pair
 from rollout.evidence.predicted import PredictedClasses
 from rollout.evidence.prometheus import PrometheusEvidence
+from rollout.evidence.recent import RecentTraffic
 from rollout.evidence.subject import Subject
 from rollout.journal import Journal
 from rollout.notifier import Notifier
@@ -179,6 +180,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     history_connection = open_database(settings.data_dir / "history.db")
     history = StableHistory(store=HistoryStore(history_connection), stable=stable_lines, clock=clock)
     callers = CallerLog(clock=clock, history=history)
+    recent = RecentTraffic(desk=desk, clock=clock)
     classes = PredictedClasses(clock)
     prometheus = PrometheusEvidence(subject=subject, clock=clock)
     mirror = MirrorEvidence(
@@ -204,6 +206,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         on_change=metrics.on_change,
         notifier=notifier,
         history=history,
+        traffic=LineTraffic(recent),
     )
     deployer = Deployer(
         registry=registry,
@@ -240,7 +243,9 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
 
     grpc_server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
     ads.add_to(grpc_server)
-    add_access_log(grpc_server, desk=desk, classes=classes, callers=callers, sticky_header=settings.sticky_header)
+    add_access_log(
+        grpc_server, desk=desk, classes=classes, callers=callers, recent=recent, sticky_header=settings.sticky_header
+    )
     add_reflection(grpc_server, contracts=contracts, more_files=inference_service_files())
     add_health(grpc_server, health=health, contracts=contracts)
     add_model_service(grpc_server, index=health.versions, ready=health.version_ready)

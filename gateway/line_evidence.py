@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.contract.lines import Line
+from rollout.outlook import PresentTraffic, Traffic
 from rollout.ports import Evidence, Tick
+
+
+class LineTraffic:
+    """`rollout.outlook.PresentTraffic` of lines, from one of models."""
+
+    def __init__(self, source: PresentTraffic) -> None:
+        self._source = source
+
+    async def of(self, model: str, version: int) -> Traffic:
+        return await self._source.of(Line.parse(model).model, version)
 
 
 class LineEvidence:

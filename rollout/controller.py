@@ -8,11 +8,11 @@ asked. Turns are `rollout.loop`'s, rules are `rollout.machine`'s, statistics are
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout.calibration import History
 from rollout.dump import dump
-from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
+from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive, UndecidableStep
 from rollout.evidence.subject import Subject
 from rollout.explain import Explanation, explain
 from rollout.fleet import Fleet
@@ -21,12 +21,13 @@ from rollout.judge.verdict import Decision as Ruling
 from rollout.loop import Loop
 from rollout.machine import FINAL, Event, State
 from rollout.notifier import Notifier, Totals
+from rollout.outlook import Outlook, PresentTraffic, outlook
 from rollout.performer import Check, Patience
 from rollout.ports import Clock, Evidence, Routing, Serving
 from rollout.report import RolloutStatus
 from rollout.run import Run
 from rollout.settings import ControllerSettings
-from rollout.spec import OnNewVersion, RolloutSpec
+from rollout.spec import OnNewVersion, OnUndecidable, RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Controller:
 
     `checks` run on the loaded candidate before it is exposed (contract verdict, golden set). `on_change` hears the
     status after every change of state; what it raises is logged. `notifier` tells those whom a spec names (nobody).
-    `history` is what rollouts are calibrated on as they begin (none).
+    `history` is what rollouts are calibrated on as they begin (none), `traffic` what their forecast rests on (none).
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Controller:
         on_change: Callable[[RolloutStatus], None] | None = None,
         notifier: Notifier | None = None,
         history: History | None = None,
+        traffic: PresentTraffic | None = None,
     ) -> None:
         self._journal = journal
+        self._traffic = traffic
         self._notifier = notifier
         self._fleet = Fleet(journal=journal, clock=clock, on_change=on_change, notifier=notifier, history=history)
         self._loop = Loop(
@@ -94,10 +97,13 @@ class Controller:
     ) -> RolloutStatus:
         """Begin moving `model` from `stable` to `candidate`, or wait in the queue behind the one under way.
 
-        Raises `NothingToRollOut`, `RolloutActive`, `JournalError`.
+        The status has the `outlook`: what may be expected of each step at the present traffic, with warnings.
+        Raises `NothingToRollOut`, `RolloutActive`, `UndecidableStep`, `JournalError`.
         """
         if candidate == stable:
             raise NothingToRollOut(f"version {candidate} of {model} is stable already; there is nothing to roll out")
+        spec = spec or RolloutSpec.default()
+        expected = await self._foresee(model, stable, spec)
         self._resume_once()
         ahead = [*filter(None, [self._fleet.active(model)]), *self._fleet.waiting(model)]
         for run in ahead:
@@ -108,10 +114,21 @@ class Controller:
                 )
         if ahead:
             self._make_way(ahead, candidate, by)
-        run = self._fleet.open(model=model, candidate=candidate, stable=stable, spec=spec or RolloutSpec.default())
+        run = self._fleet.open(model=model, candidate=candidate, stable=stable, spec=spec, expected=expected)
         self._fleet.activate()
         self._loop.wake()
         return self._fleet.status(run)
+
+    async def _foresee(self, model: str, stable: int, spec: RolloutSpec) -> Outlook | None:
+        if self._traffic is None:
+            return None
+        expected = outlook(spec, await self._traffic.of(model, stable))
+        if expected.warnings and spec.on_undecidable is OnUndecidable.REFUSE:
+            raise UndecidableStep(
+                f"{model}: its spec says on_undecidable: refuse, and at the present traffic ({expected.traffic}) "
+                + "; ".join(expected.warnings)
+            )
+        return expected
 
     def _make_way(self, ahead: list[Run], candidate: int, by: str) -> None:
         """What a version arriving in mid-rollout does is for the rollout under way to say."""
@@ -238,7 +255,9 @@ class Controller:
     def explain(self, rollout_id: int) -> Explanation:
         """What happened in a rollout and why, from the journal. Raises `NoRollout`, `JournalError`."""
         row = self._row(rollout_id)
-        return explain(row, self._journal.read(rollout_id))
+        told = explain(row, self._journal.read(rollout_id))
+        run = next((run for run in self._fleet if run.id == rollout_id), None)
+        return told if run is None else replace(told, forecast=self._fleet.status(run).forecast)
 
     async def watch(self, rollout_id: int) -> AsyncIterator[RolloutStatus]:
         """The status now and after every turn, until the rollout is decided. Raises `NoRollout`, `JournalError`."""

@@ -19,5 +19,9 @@ class IllegalVerb(RolloutError):
     """The rollout is in a state in which the verb makes no sense; the message lists those that do."""
 
 
+class UndecidableStep(RolloutError):
+    """At the present traffic a step could not be decided in time, and the spec refuses to begin then."""
+
+
 class NothingToRollOut(RolloutError):
     """The candidate is the stable version already."""

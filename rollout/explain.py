@@ -13,6 +13,7 @@ from typing import Any
 
 from rollout.calibration import Calibrated
 from rollout.journal import Kind, Record, RolloutRow
+from rollout.judge import Forecast
 from rollout.judge.settings import Metric
 from rollout.judge.verdict import MetricReport, Verdict, evidence_words, percent_words
 from rollout.machine import VERBS, Event, Progress, State
@@ -98,6 +99,8 @@ class Explanation:
     candidate: int
     state: State
     chapters: tuple[Chapter, ...]
+    forecast: Forecast | None = None
+    """Of the step in which the rollout is; None when it is decided, or not judged now."""
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -111,6 +114,9 @@ class Explanation:
         told = [f"{head}, {self.state.value}"]
         for chapter in self.chapters:
             told += _told(chapter)
+        if self.forecast is not None:
+            told += [f"now: {self.forecast.words}", *(f"    {row.words}" for row in self.forecast.rows)]
+            told += [f"    warning: {words}" for words in self.forecast.warnings]
         return told
 
 

@@ -18,6 +18,7 @@ from rollout.judge.verdict import Decision as Ruling
 from rollout.machine import Decision, Event, Happening, Progress, State, acts
 from rollout.notices import notice, occasion_of
 from rollout.notifier import Notifier
+from rollout.outlook import Outlook
 from rollout.ports import Clock, Tick
 from rollout.report import RolloutStatus, status_of
 from rollout.run import Run, Trouble
@@ -69,14 +70,18 @@ class Fleet:
         self.resumed = True
         self.working("journal")
 
-    def open(self, *, model: str, candidate: int, stable: int, spec: RolloutSpec) -> Run:
-        """A new rollout, pending. Raises `JournalError`."""
+    def open(
+        self, *, model: str, candidate: int, stable: int, spec: RolloutSpec, expected: Outlook | None = None
+    ) -> Run:
+        """A new rollout, pending, of which this is `expected`. Raises `JournalError`."""
         rollout_id = self._journal.open_rollout(
             model=model, candidate=candidate, stable=stable, spec=spec.to_json(), at=self._clock.now()
         )
         row = self._journal.rollout(rollout_id)
         assert row is not None
         run = self._runs[rollout_id] = Run(row, self._journal)
+        if expected is not None:
+            self._follow(run, lambda now: run.expect(expected, now))
         self._tell(run)
         return run
 

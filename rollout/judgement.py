@@ -13,7 +13,7 @@ from json import dumps
 from typing import Any
 
 from rollout.calibration import Calibrated
-from rollout.judge import Judge, JudgeState, PairedJudge, Stage
+from rollout.judge import Forecast, Judge, JudgeState, PairedJudge, Stage
 from rollout.judge.telemetry import fault
 from rollout.judge.verdict import Decision, Verdict
 from rollout.machine import Plan, Progress, State
@@ -79,6 +79,11 @@ class Judgement:
             return verdict
         reason = f"the last step has run {baked_s:.0f} s of at least {self._min_bake_s:.0f}"
         return replace(verdict, decision=Decision.HOLD, reason=reason)
+
+    def forecast(self, *, least_s: float, deadline_s: float) -> Forecast:
+        """Of the step that is being judged by what users get; seconds from now, as in `Judge.forecast`."""
+        assert self._judge is not None
+        return self._judge.forecast(least_s=least_s, deadline_s=deadline_s)
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as JSON, to go on from bit for bit."""

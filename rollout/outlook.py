@@ -1,15 +1,16 @@
 """What may be expected of a rollout before it begins: every step's forecast, at the traffic that the model has.
 
 Made when a rollout is started (`rollout.controller`), and by `penstock rollout plan`. The traffic is a measured one
-(`rollout.ports.PresentTraffic`), or a described one. Pure.
+(`PresentTraffic`), or a described one. Pure.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from rollout.judge import Flow, Forecast, Stage, Standing, forecast, forecast_pairs
+from rollout.judge.forecast import time_words
 from rollout.spec import RolloutSpec
 
 
@@ -50,6 +51,14 @@ class Traffic:
         return f"{self.rps:,.3g} requests a second in the last {self.seconds:,.0f} s"
 
 
+class PresentTraffic(Protocol):
+    """Where the controller looks a model's traffic up when a rollout is started."""
+
+    async def of(self, model: str, version: int) -> Traffic:
+        """What callers get of one version now. Never raises: trouble is said in the answer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StepForecast:
     """What the judge expects of one step at this traffic, before it begins. `step` counts from 1; 0: the shadow step.
@@ -65,9 +74,6 @@ class StepForecast:
     def name(self) -> str:
         return f"step {self.step}" if self.step else "shadow step"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"step": self.step, "weight_bp": self.weight_bp, **self.forecast.to_json()}
-
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -82,8 +88,11 @@ class Outlook:
     steps: tuple[StepForecast, ...]
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": [step.to_json() for step in self.steps]}
+    def words(self) -> str:
+        """One sentence, for the journal."""
+        if not self.steps:
+            return self.traffic
+        return f"{self.traffic}: a candidate like stable is expected to be promoted after {time_words(self.pass_s)}"
 
 
 def outlook(spec: RolloutSpec, traffic: Traffic) -> Outlook:
@@ -114,12 +123,9 @@ def forecasts(spec: RolloutSpec, flow: Flow) -> tuple[StepForecast, ...]:
     judged_s = 0.0
     for index, weight in enumerate(weights):
         stage = Stage.of(index, len(weights))
-        least_s = settings.min_step_s
-        if stage is Stage.BAKE and spec.min_bake_s is not None:
-            least_s = max(least_s, spec.min_bake_s)
+        least_s = (spec.min_bake_s or 0.0) if stage is Stage.BAKE else 0.0
         standing = Standing(judged_s=judged_s, first=index == 0)
-        there = replace(settings, min_step_s=least_s)
-        step = forecast(there, stage, weight, flow, standing, deadline_s=spec.deadline_s)
+        step = forecast(settings, stage, weight, flow, standing, least_s=least_s, deadline_s=spec.deadline_s)
         found.append(StepForecast(index + 1, weight, step))
         judged_s += spec.deadline_s if step.pass_s is None else step.pass_s
     return tuple(found)

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rollout.judge import Forecast
 from rollout.judge.verdict import MetricReport
 from rollout.machine import FINAL, Event, State, verbs
+from rollout.outlook import Outlook
 from rollout.ports import FULL_WEIGHT, ArmCounts
 from rollout.records import quantile_us
 from rollout.run import Run, Trouble
@@ -63,7 +65,8 @@ class RolloutStatus:
     the first. `waiting_for` is the judge's reason to hold. `users_share` is the largest share of callers that has
     been sent to the candidate. `undo_left_s` is set while undo is possible. `mirror_bp` is the share of requests that
     is copied to both versions now. `frozen_until` is when the freeze in force ends, `gate_left_s` how long a gate with
-    a time is still closed.
+    a time is still closed. `forecast` is of the present step, at the traffic seen in it; `outlook` is what was expected
+    of every step when the rollout was started, until the control plane restarts.
     """
 
     rollout_id: int
@@ -93,6 +96,8 @@ class RolloutStatus:
     mirror_bp: int = 0
     frozen_until: float | None = None
     gate_left_s: float | None = None
+    forecast: Forecast | None = None
+    outlook: Outlook | None = None
 
     @property
     def final(self) -> bool:
@@ -143,6 +148,8 @@ def status_of(run: Run, now: float, troubles: tuple[Trouble, ...] = ()) -> Rollo
         mirror_bp=run.mirror_bp,
         frozen_until=run.frozen_until,
         gate_left_s=_gate_left_s(run, now),
+        forecast=run.foresight.of(progress, now),
+        outlook=run.outlook,
     )
 
 

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rollout.calibration import Calibrated
+from rollout.foresight import Foresight
 from rollout.freeze import frozen_until
 from rollout.journal import Journal, JournalError, Kind, Record, RolloutRow
 from rollout.judge.verdict import Decision as Ruling
 from rollout.judge.verdict import Verdict
 from rollout.judgement import Judgement, digest, sound
 from rollout.machine import Act, Decision, Event, Happening, Plan, Progress, State, decide
+from rollout.outlook import Outlook
 from rollout.ports import Tick
 from rollout.records import Tally, tick_from_json, tick_to_json
 from rollout.spec import RolloutSpec
@@ -76,6 +78,7 @@ class Run:
 
     `fresh`: a tick was judged since the controller started or was away; only then is the weight published.
     `baseline`: the next tick spans time in which nobody watched; it is dropped.
+    `outlook`: what was expected when it was started in this process.
     """
 
     def __init__(self, row: RolloutRow, journal: Journal) -> None:
@@ -88,6 +91,8 @@ class Run:
         self.plan: Plan = self.spec.plan()
         self.progress = Progress(since=row.created_at)
         self.judgement = Judgement(self.spec, self.plan)
+        self.foresight = Foresight(self.spec, self.judgement)
+        self.outlook: Outlook | None = None
         self.troubles: dict[str, Trouble] = {}
         self.readiness = Readiness()
         self.delivered = Delivered()
@@ -228,6 +233,13 @@ class Run:
             records.append(Record(self.id, at, Kind.CHECKPOINT, self.judgement.snapshot()))
             self._ticks_since_snapshot = 0
         self._journal.append(records)
+        return Decision(self.progress)
+
+    def expect(self, outlook: Outlook, at: float) -> Decision:
+        """What was foreseen when the rollout was started, for its status and its history. Raises `JournalError`."""
+        self.outlook = outlook
+        said = (outlook.words(), *(f"warning: {words}" for words in outlook.warnings))
+        self._journal.append([Record(self.id, at, Kind.NOTE, {"text": text}) for text in said])
         return Decision(self.progress)
 
     def watch_again(self, at: float) -> None:

@@ -27,6 +27,13 @@ class OnNewVersion(StrEnum):
     REFUSE = "refuse"
 
 
+class OnUndecidable(StrEnum):
+    """What a forecast that a step cannot detect a regression of its own margin leads to."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class FixedMargins:
     """An owner's own margins, in place of the judge's schedule that relaxes with time; None keeps the schedule.
@@ -57,6 +64,8 @@ class RolloutSpec:
     on_deadline:       hold (go on waiting, and say so), pause, or roll_back
     rollback_window_s: how long the old version stays loaded after promotion, so that undo loads nothing
     on_new_version:    queue: it waits its turn; replace: this rollout is aborted for it; refuse: it gets an error
+    on_undecidable:    when a step could not be decided within its deadline at the traffic there is: warn, or refuse to
+                       start
     unready_grace_s:   how long a candidate may be not ready (at weight 0) before it is rolled back
     freeze:            times in which nothing starts or advances; harm still rolls back
     shadow:            compare answers to copied requests before any user is exposed (None: no such step)
@@ -78,6 +87,7 @@ class RolloutSpec:
     on_deadline: DeadlineAction = DeadlineAction.HOLD
     rollback_window_s: float = 3600.0
     on_new_version: OnNewVersion = OnNewVersion.QUEUE
+    on_undecidable: OnUndecidable = OnUndecidable.WARN
     unready_grace_s: float = 30.0
     freeze: tuple[FreezeWindow, ...] = ()
     shadow: ShadowSpec | None = None
@@ -153,6 +163,7 @@ class RolloutSpec:
             "gates": [asdict(gate) for gate in self.gates],
             "on_deadline": self.on_deadline.value,
             "on_new_version": self.on_new_version.value,
+            "on_undecidable": self.on_undecidable.value,
             "freeze": [window.to_json() for window in self.freeze],
             "shadow": None if self.shadow is None else asdict(self.shadow),
             "golden": None if self.golden is None else asdict(self.golden),
@@ -182,6 +193,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "gates": lambda gates: tuple(Gate(**gate) for gate in gates),
     "on_deadline": DeadlineAction,
     "on_new_version": OnNewVersion,
+    "on_undecidable": OnUndecidable,
     "freeze": lambda windows: tuple(FreezeWindow.from_json(window) for window in windows),
     "shadow": _perhaps(lambda value: ShadowSpec(**value)),
     "golden": _perhaps(lambda value: GoldenSpec(**value)),

@@ -17,7 +17,7 @@ from rollout.freeze import FreezeWindow
 from rollout.judge.settings import DriftAction
 from rollout.machine import DeadlineAction
 from rollout.ports import FULL_WEIGHT
-from rollout.spec import FixedMargins, OnNewVersion, RolloutSpec
+from rollout.spec import FixedMargins, OnNewVersion, OnUndecidable, RolloutSpec
 from rollout.spec_parts import Gate, GoldenSpec, Occasion, PrometheusSpec, QueryPair, ShadowSpec, Webhook
 from rollout.spec_values import (
     Accuracy,
@@ -249,6 +249,7 @@ class SpecFile(_Section):
     rollback_window: Duration = 3600.0
     unready_grace: Duration = 30.0
     on_new_version: Annotated[OnNewVersion, one_of(*OnNewVersion)] = OnNewVersion.QUEUE
+    on_undecidable: Annotated[OnUndecidable, one_of(*OnUndecidable)] = OnUndecidable.WARN
 
     @property
     def weights_bp(self) -> tuple[int, ...]:
@@ -273,6 +274,7 @@ class SpecFile(_Section):
             on_deadline=self.deadline.action,
             rollback_window_s=self.rollback_window,
             on_new_version=self.on_new_version,
+            on_undecidable=self.on_undecidable,
             unready_grace_s=self.unready_grace,
             freeze=tuple(window.to_spec() for window in self.freeze),
             shadow=None if self.shadow is None else self.shadow.to_spec(),

@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 import httpx
 import typer
+from rich.console import Group
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gateway.cli.golden import GoldenFile, spec_text
-from gateway.cli.session import Failure, Session, json_lines
-from gateway.cli.watch import finish, follow
+from gateway.cli.session import Failure, Session, checked, json_lines
+from gateway.cli.watch import expectation, finish, follow
 from gateway.contract.lock_file import BadLock, lock_text, of_model, parse_lock
 
 _CHUNK = 1024 * 1024
@@ -134,6 +135,9 @@ def follow_deployment(session: Session, client: httpx.Client, request: httpx.Req
         )
     if last["stage"] == "failed":
         raise Failure(last["message"])
+    if last["rollout"] is not None and not session.as_json:
+        started = checked(client.get(f"/api/v1/rollouts/{last['rollout']}"))
+        session.out.print(Group(*expectation(started)))
     if wait and last["rollout"] is not None:
         finish(session, follow(session, last["rollout"]))
 

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.golden import GoldenFile, spec_text
 from gateway.cli.rollout_journal import plan, replay, report
 from gateway.cli.session import Session, checked
-from gateway.cli.watch import finish, follow, verdict, view
+from gateway.cli.watch import expectation, finish, follow, verdict, view
 
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the journal.")]
@@ -46,7 +46,10 @@ def start(
 ) -> None:
     """Start moving callers to a version that is deployed.
 
-    Without a spec it goes 10 %, 30 %, 100 %, each step on evidence. A spec may say, for example:
+    Without a spec it goes 10 %, 30 %, 100 %, each step on evidence. How long that is expected to take at the present
+    traffic is said, with a warning where a step could not see a regression in time.
+
+    A spec may say, for example:
 
       steps: [5, 25, 50, 100]
 
@@ -62,8 +65,10 @@ def start(
         body["spec"] = spec_text(client, spec, golden)
         started = checked(client.post(f"/api/v1/models/{quote(model, safe='')}/rollouts", json=body))
     if not wait:
-        session.show(started, _said(started))
+        session.show(started, Group(_said(started), *expectation(started)))
         return
+    if not session.as_json:
+        session.out.print(Group(*expectation(started)))
     finish(session, follow(session, started["rollout_id"]))
 
 

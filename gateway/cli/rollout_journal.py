@@ -6,6 +6,7 @@ The journal comes from the operators' API by a model's name or a rollout's numbe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -167,7 +168,7 @@ def plan(
         )
         on = Described(rps, stable, candidate, seed=seed)
     found, outlook = rehearse(chosen, on), forecasts(chosen, on.flow)
-    value = {**found.to_json(), "rps": on.flow.rps, "forecasts": [step.to_json() for step in outlook]}
+    value = {**found.to_json(), "rps": on.flow.rps, "forecasts": [asdict(step) for step in outlook]}
     session.show(value, Group(_rehearsed(found, on.flow.rps), Text(), _foreseen(outlook)))
 
 

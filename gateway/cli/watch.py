@@ -109,7 +109,12 @@ def line(status: Mapping[str, Any]) -> Text:
     )
     why = status["waiting_for"] or status["reason"]
     text = f"{status['model']} v{status['candidate']} {_place(status)} {_share(status['weight_bp'])}"
-    return Text(f"{text} | {arms} | {why}" if arms else f"{text} | {why}")
+    foreseen = "" if status["forecast"] is None else f" | {_foreseen(status['forecast']['pass_s'])}"
+    return Text(f"{text} | {arms} | {why}{foreseen}" if arms else f"{text} | {why}{foreseen}")
+
+
+def _foreseen(pass_s: float | None) -> str:
+    return "cannot pass at this traffic" if pass_s is None else f"may pass in about {_duration(pass_s)}"
 
 
 def view(status: Mapping[str, Any]) -> RenderableType:
@@ -177,6 +182,10 @@ def _evidence(status: Mapping[str, Any]) -> RenderableType:
 
 def _words(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(status["waiting_for"] or status["reason"] or "starting")
+    if status["forecast"] is not None:
+        yield Text(f"forecast: {status['forecast']['words']}")
+    for warning in warnings(status):
+        yield Text(f"warning: {warning}", "yellow")
     if status["withheld"]:
         yield Text("the candidate is not ready: it gets no traffic until it is", "yellow")
     for trouble in status["troubles"]:
@@ -191,6 +200,28 @@ def _words(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     if status["verbs"]:
         times.append("possible now: " + ", ".join(status["verbs"]))
     yield Text("; ".join(times), "dim")
+
+
+def expectation(status: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What may be expected of a rollout that was just started, a line each."""
+    outlook = status["outlook"]
+    if outlook is None:
+        return
+    if outlook["steps"]:
+        yield Text(f"traffic: {outlook['traffic']}")
+    for step in outlook["steps"]:
+        share = f"{_share(step['weight_bp'])}{'' if step['step'] else ' mirrored'}"
+        yield Text(f"{share:>8}  {step['forecast']['words']}", "dim")
+    for warning in outlook["warnings"]:
+        yield Text(f"warning: {warning}", "yellow")
+
+
+def warnings(status: Mapping[str, Any]) -> list[str]:
+    """What this traffic cannot decide in time: of the present step, or, before the first, of every one."""
+    if status["forecast"] is not None:
+        return list(status["forecast"]["warnings"])
+    begun = status["step"] > 0 or status["final"]
+    return [] if begun or status["outlook"] is None else list(status["outlook"]["warnings"])
 
 
 def _place(status: Mapping[str, Any]) -> str:

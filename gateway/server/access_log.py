@@ -26,6 +26,7 @@ from rollout.evidence.feedback_store import Prediction
 from rollout.evidence.labels import Label
 from rollout.evidence.logged import CallerHash, LoggedRequest
 from rollout.evidence.predicted import PredictedClasses
+from rollout.evidence.recent import RecentTraffic
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +53,13 @@ class AccessLogService(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[m
         desk: FeedbackDesk,
         classes: PredictedClasses,
         callers: CallerLog,
+        recent: RecentTraffic,
         entries: EntryReader,
     ) -> None:
         self._desk = desk
         self._classes = classes
         self._callers = callers
+        self._recent = recent
         self._entries = entries
 
     async def StreamAccessLogs(  # noqa: N802 - the service's own name
@@ -67,6 +70,7 @@ class AccessLogService(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[m
             predictions = [prediction for _, prediction in read if prediction is not None]
             requests = [request for request, _ in read]
             self._callers.record(requests)
+            self._recent.record(requests)
             self._classes.record(predictions)
             self._desk.log(predictions)
         return als_pb2.StreamAccessLogsResponse()
@@ -78,11 +82,12 @@ def add_access_log(
     desk: FeedbackDesk,
     classes: PredictedClasses,
     callers: CallerLog,
+    recent: RecentTraffic,
     sticky_header: str,
 ) -> None:
     """Serve the access log service on the control gRPC server."""
     entries = EntryReader(sticky_header)
-    service = AccessLogService(desk=desk, classes=classes, callers=callers, entries=entries)
+    service = AccessLogService(desk=desk, classes=classes, callers=callers, recent=recent, entries=entries)
     als_pb2_grpc.add_AccessLogServiceServicer_to_server(service, server)
 
 

@@ -23,7 +23,7 @@ from gateway.contract.names import BadModelName
 from gateway.deploy import BadVersionNumber, LockContradicted
 from gateway.registry import NameClash, UnknownLine, UnknownModel, UnknownVersion, VersionExists
 from gateway.routing import RoutingRefused
-from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive
+from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActive, UndecidableStep
 from rollout.evidence.feedback import FeedbackUnavailable
 from rollout.evidence.feedback_request import InvalidFeedback
 from rollout.evidence.feedback_store import FeedbackConflict, FeedbackRefused, TooMuchPending
@@ -134,6 +134,7 @@ _SIMPLE: Sequence[tuple[type[Exception], Code, str]] = (
     (RolloutActive, Code.ALREADY_EXISTS, "ROLLOUT_ACTIVE"),
     (IllegalVerb, Code.FAILED_PRECONDITION, "ILLEGAL_VERB"),
     (NothingToRollOut, Code.FAILED_PRECONDITION, "NOTHING_TO_ROLL_OUT"),
+    (UndecidableStep, Code.FAILED_PRECONDITION, "UNDECIDABLE_STEP"),
     (RoutingRefused, Code.FAILED_PRECONDITION, "ROUTING_REFUSED"),
     (LoadRefused, Code.FAILED_PRECONDITION, "LOAD_REFUSED"),
     (JournalError, Code.UNAVAILABLE, "JOURNAL_UNAVAILABLE"),

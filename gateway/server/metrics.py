@@ -6,6 +6,7 @@ Prometheus asks; what must be counted as it happens is counted here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -139,6 +140,11 @@ class _Now(Collector):
             "How far the evidence is towards each decision; 1 is enough.",
             labels=["model", "candidate", "metric", "towards"],
         )
+        forecast = GaugeMetricFamily(
+            "penstock_rollout_forecast_seconds",
+            "Expected time until each decision on the present step, at the traffic seen in it; +Inf is never.",
+            labels=["model", "candidate", "metric", "until"],
+        )
         for status in self._active():
             version = [status.model, str(status.candidate)]
             for known in State:
@@ -150,12 +156,16 @@ class _Now(Collector):
             for metric in status.metrics:
                 evidence.add_metric([*version, metric.metric, "advance"], metric.toward_advance)
                 evidence.add_metric([*version, metric.metric, "rollback"], metric.toward_rollback)
+            for name, pass_s, detect_s in _foreseen(status):
+                forecast.add_metric([*version, name, "advance"], math.inf if pass_s is None else pass_s)
+                forecast.add_metric([*version, name, "rollback"], math.inf if detect_s is None else detect_s)
         yield state
         yield weight
         yield mirror
         yield step
         yield frozen
         yield evidence
+        yield forecast
 
     def _feedback(self) -> Iterator[Metric]:
         totals = self._desk.store.totals
@@ -178,6 +188,14 @@ class _Now(Collector):
         logged.add_metric(["kept"], totals.predictions)
         logged.add_metric(["dropped"], self._desk.dropped)
         yield logged
+
+
+def _foreseen(status: RolloutStatus) -> Iterator[tuple[str, float | None, float | None]]:
+    """(metric, seconds until advance, seconds until rollback) of the present step; `all` is the whole of it."""
+    if status.forecast is not None:
+        yield "all", status.forecast.pass_s, status.forecast.detect_s
+        for row in status.forecast.rows:
+            yield row.name, row.prove_s, row.detect_s
 
 
 class _Worked(Collector):

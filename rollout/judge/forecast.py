@@ -70,9 +70,11 @@ def forecast(
     flow: Flow,
     standing: Standing | None = None,
     *,
+    least_s: float = 0.0,
     deadline_s: float = PATIENCE_S,
 ) -> Forecast:
-    """Of a step at `weight_bp` basis points, from where it stands (its beginning); `deadline_s` from now."""
+    """Of a step at `weight_bp` basis points, from where it stands (its beginning). Seconds from now: it takes
+    `least_s` in any case, beside the settings' least time, and is to be decided within `deadline_s`."""
     at = standing or Standing()
     share = weight_bp / 10_000
     if flow.rps * share <= 0 or share >= 1:
@@ -80,8 +82,8 @@ def forecast(
         return Forecast((), None, None, traffic, (traffic,))
     step = _Step(settings, stage, share, flow, at)
     rows = tuple(step.rows())
-    least = max(0.0, settings.min_step_s - at.step_s)
-    return summary(rows, least, deadline_s, _words_of_traffic(flow, weight_bp), list(step.missing()))
+    least_s = max(0.0, least_s, settings.min_step_s - at.step_s)
+    return summary(rows, least_s, deadline_s, _words_of_traffic(flow, weight_bp), list(step.missing()))
 
 
 def summary(
@@ -99,9 +101,10 @@ def summary(
     if asked:
         words += f"; a regression of the margin's size would be rolled back within {time_words(detect_s)}"
     slow = [row for row in rows if _late(row.prove_s, deadline_s) or (_late(row.detect_s, deadline_s) and row in asked)]
+    within = f" within {time_words(deadline_s)}" if math.isfinite(deadline_s) else ""
     advice = (
-        f"{traffic} is little for it within {time_words(deadline_s)}: a larger share, a mirrored shadow step, a "
-        "coarser margin or a longer deadline would help"
+        f"{traffic} is little for it{within}: a larger share, a mirrored shadow step, a coarser margin or a longer "
+        "deadline would help"
     )
     return Forecast(tuple(rows), pass_s, detect_s, words, (*warnings, *(f"{row.words}; {advice}" for row in slow)))
 

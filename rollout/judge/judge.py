@@ -194,11 +194,14 @@ class Judge:
         proof = ", ".join(shown) if shown else "nothing asked at this traffic any more, no sign of harm"
         return f"shown to be safe: {proof} (chance of error {percent_words(self._settings.beta)} each)"
 
-    def forecast(self, *, deadline_s: float = PATIENCE_S) -> Forecast:
-        """How long until a verdict in this step, at the traffic judged so far; `deadline_s` from now."""
+    def forecast(self, *, least_s: float = 0.0, deadline_s: float = PATIENCE_S) -> Forecast:
+        """How long until a verdict in this step, at the traffic judged so far. Seconds from now: the step takes
+        `least_s` in any case, and is to be decided within `deadline_s`."""
         panel, stage = self._panel, STAGES[self._panel.stage[0]]
         flow, standing = Flow.of(panel, by_caller=self._by_caller), Standing.of(panel, self._settings)
-        return forecast(self._settings, stage, int(panel.weight_bp[0]), flow, standing, deadline_s=deadline_s)
+        return forecast(
+            self._settings, stage, int(panel.weight_bp[0]), flow, standing, least_s=least_s, deadline_s=deadline_s
+        )
 
     def state(self) -> JudgeState:
         panel = self._panel

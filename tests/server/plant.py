@@ -26,6 +26,7 @@ from gateway.envoy.yaml_config import EnvoyForm, envoy_yaml
 from gateway.golden import GoldenStore
 from gateway.health import GatewayHealth
 from gateway.limits import LimitPolicy
+from gateway.line_evidence import LineTraffic
 from gateway.registry import Registry
 from gateway.routing import GatewayRouting
 from gateway.server.metrics import Metrics
@@ -37,6 +38,7 @@ from rollout.clock import SystemClock
 from rollout.controller import Controller
 from rollout.evidence.feedback import FeedbackDesk
 from rollout.evidence.feedback_store import FeedbackStore
+from rollout.evidence.recent import RecentTraffic
 from rollout.journal import Journal
 from rollout.performer import Patience
 from rollout.ports import Tick
@@ -119,6 +121,8 @@ class Plant:
             max_mirror_bp=self.MIRROR_CEILING_BP,
             failing=self.serving.failing,
         )
+        self.desk = FeedbackDesk(FeedbackStore(connection=open_database(data_dir / "feedback.db"), clock=self.clock))
+        self.recent = RecentTraffic(desk=self.desk, clock=self.clock)
         self.journal = Journal(open_database(data_dir / "rollouts.db"))
         self.controller = Controller(
             serving=self.serving,
@@ -130,8 +134,8 @@ class Plant:
             checks=(ContractCheck(registry=self.registry),),
             patience=Patience(first=0.05, longest=0.05, drain=0.0),
             on_change=lambda status: self.metrics.on_change(status),
+            traffic=LineTraffic(self.recent),
         )
-        self.desk = FeedbackDesk(FeedbackStore(connection=open_database(data_dir / "feedback.db"), clock=self.clock))
         self.metrics = Metrics(
             work=lambda: self.controller.work(),
             registry=self.registry,

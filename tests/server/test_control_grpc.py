@@ -62,6 +62,7 @@ async def control(plant: Plant) -> AsyncIterator[Control]:
         desk=plant.desk,
         classes=PredictedClasses(plant.clock),
         callers=callers,
+        recent=plant.recent,
         sticky_header="X-User-Id",
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
