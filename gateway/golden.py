@@ -1,7 +1,7 @@
 """Golden sets: files kept by digest, and the check of a candidate on one before anybody sees it.
 
-`GoldenCheck` is one of the rollout controller's checks. What it found stays under the data directory, for the report
-and for `GET /api/v1/models/{model}/golden`.
+`GoldenCheck` is one of the rollout controller's checks. What it found goes into the rollout's journal, for `explain`
+and the report, and stays under the data directory for `GET /api/v1/models/{model}/golden/{candidate}`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from gateway.routing_state import SERVED_VERSION
 from rollout.evidence.golden.batches import batches
 from rollout.evidence.golden.evaluate import evaluate
 from rollout.evidence.golden.file import BadGoldenFile, GoldenRow, read_golden
-from rollout.evidence.golden.picture import picture
+from rollout.evidence.golden.picture import picture, title
 from rollout.evidence.golden.score import refusal, score
 from rollout.evidence.subject import FindSubject
+from rollout.explain import GOLDEN
+from rollout.performer import Checked
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -87,17 +89,17 @@ class GoldenCheck:
         self._store = store
         self._subject = subject
 
-    async def __call__(self, model: str, stable: int, candidate: int) -> str:
-        """Why not, in words. Raises ServerAway while a version cannot be asked: it is asked again."""
+    async def __call__(self, model: str, stable: int, candidate: int) -> Checked:
+        """Raises ServerAway while a version cannot be asked: it is asked again."""
         subject = self._subject(model)
         golden = subject.spec.golden if subject else None
         if golden is None:
-            return ""
+            return Checked()
         name = Line.parse(model).model
         ours, theirs = self._registry.version(name, stable), self._registry.version(name, candidate)
         label = label_output(theirs.contract.outputs)
         if not label:
-            return (
+            return Checked(
                 f"{model} version {candidate} has no output that is a label, which a golden set could be compared with"
             )
         inference = Inference(self._server.grpc)
@@ -112,15 +114,15 @@ class GoldenCheck:
                 batching=theirs.signature.batching,
             )
         except BadGoldenFile as error:
-            return str(error)
+            return Checked(str(error))
         finally:
             await inference.close()
         found = score(marked)
         why = refusal(found, golden)
-        title = f"{model}: version {candidate} and version {stable} on the golden set"
         result = {**found.to_json(), "file": golden.file, "stable": stable, "candidate": candidate, "refusal": why}
-        await asyncio.to_thread(self._store.save, model, candidate, result, picture(found, title))
-        return why
+        drawing = picture(found, title(model, stable, candidate))
+        await asyncio.to_thread(self._store.save, model, candidate, result, drawing)
+        return Checked(refusal=why, note=found.words(), details={GOLDEN: result})
 
     def _target(self, version: Version) -> Target:
         if version.served is not None:

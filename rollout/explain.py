@@ -20,6 +20,9 @@ from rollout.machine import VERBS, Event, Progress, State
 from rollout.ports import FULL_WEIGHT
 from rollout.records import verdict_from_json
 
+GOLDEN = "golden"
+"""Where a note of the journal has the result on the golden set."""
+
 _UNITS = {
     Metric.ERRORS: "requests",
     Metric.LATENCY: "answers",
@@ -76,6 +79,8 @@ class Chapter:
     ticks: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    golden: Mapping[str, Any] | None = None
+    """What the check on the golden set found: `GoldenScore.to_json`, with `file`, `stable`, `candidate`, `refusal`."""
 
     @property
     def account(self) -> tuple[str, ...]:
@@ -130,7 +135,8 @@ def explain(row: RolloutRow, records: Sequence[Record]) -> Explanation:
             case Kind.CALIBRATION:
                 since = replace(since, notes=(*since.notes, Calibrated.from_json(record.body).words()))
             case Kind.NOTE:
-                since = replace(since, notes=(*since.notes, record.body["text"]))
+                golden = record.body.get(GOLDEN, since.golden)
+                since = replace(since, notes=(*since.notes, record.body["text"]), golden=golden)
             case Kind.TRANSITION:
                 progress = Progress.from_json(record.body["progress"])
                 chapters.append(_chapter(row, record, progress, before, since))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from rollout.machine import Act, Event
 from rollout.ports import Clock, LoadRefused, RouteRefused, Routing, Serving
@@ -18,8 +18,21 @@ from rollout.run import Run
 
 log = logging.getLogger(__name__)
 
-Check = Callable[[str, int, int], Awaitable[str]]
-"""(model, stable, candidate) -> why the candidate must not be exposed, in words; empty when it may."""
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found. `refusal`: why the candidate must not be exposed, in words; empty when it may.
+
+    `note` is kept in the rollout's history, with `details` for programs and pictures.
+    """
+
+    refusal: str = ""
+    note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Check = Callable[[str, int, int], Awaitable[Checked]]
+"""(model, stable, candidate) -> whether the candidate may be exposed."""
 
 T = TypeVar("T")
 
@@ -121,12 +134,21 @@ class Performer:
 
     async def _check(self, run: Run) -> tuple[Event, str]:
         await self._require_ready(run.model, run.candidate)
+        found: list[Checked] = []
         for check in self._checks:
-            refusal = await check(run.model, run.stable, run.candidate)
-            if refusal:
-                return Event.CHECK_FAILED, refusal
+            found.append(await check(run.model, run.stable, run.candidate))
+            if found[-1].refusal:
+                self._keep(run, found)
+                return Event.CHECK_FAILED, found[-1].refusal
         await self._bounded(self._routing.stage(run.model, run.candidate))
+        # Not before: a stage that fails is tried again, and the checks with it.
+        self._keep(run, found)
         return Event.CHECKED, f"version {run.candidate} is ready and routable"
+
+    def _keep(self, run: Run, found: Sequence[Checked]) -> None:
+        for checked in found:
+            if checked.note:
+                run.note(checked.note, self._clock.now(), checked.details)
 
     async def _require_ready(self, model: str, version: int) -> None:
         if not await self._bounded(self._serving.ready(model, version)):

@@ -9,6 +9,9 @@ import json
 from html import escape
 
 from rollout.chronicle import Chronicle
+from rollout.evidence.golden.picture import picture as golden_picture
+from rollout.evidence.golden.picture import title
+from rollout.evidence.golden.score import GoldenScore
 from rollout.explain import Chapter, Explanation, MetricLine
 from rollout.machine import State
 from rollout.picture import Form, picture
@@ -35,9 +38,20 @@ def report_page(told: Chronicle, explained: Explanation) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n"
-        f"<p>{escape(_ending(explained))}</p>\n{drawing}\n<h2>What happened, and why</h2>\n{chapters}\n"
+        f"<p>{escape(_ending(explained))}</p>\n{drawing}\n{_golden(explained)}"
+        f"<h2>What happened, and why</h2>\n{chapters}\n"
         f"<h2>The spec</h2>\n<pre>{spec}</pre>\n</body></html>\n"
     )
+
+
+def _golden(explained: Explanation) -> str:
+    """The last check on a golden set, if there was one."""
+    found = next((chapter.golden for chapter in reversed(explained.chapters) if chapter.golden is not None), None)
+    if found is None:
+        return ""
+    drawing = golden_picture(GoldenScore.from_json(found), title(explained.model, found["stable"], found["candidate"]))
+    said = f"The candidate must not be exposed: {found['refusal']}" if found["refusal"] else "The candidate passed."
+    return f"<h2>Before any traffic: the golden set</h2>\n<p>{escape(said)}</p>\n{drawing}\n"
 
 
 def _ending(explained: Explanation) -> str:

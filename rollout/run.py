@@ -7,8 +7,9 @@ write, and only then be in the new state. A run made from the journal (`resume`)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rollout.calibration import Calibrated
 from rollout.foresight import Foresight
@@ -252,9 +253,9 @@ class Run:
             )
         self._restarted = False
 
-    def note(self, text: str, at: float) -> None:
-        """Leave a line for whoever reads the history. Raises `JournalError`."""
-        self._journal.append([Record(self.id, at, Kind.NOTE, {"text": text})])
+    def note(self, text: str, at: float, details: Mapping[str, Any] | None = None) -> None:
+        """Leave a line for whoever reads the history, with `details` for programs. Raises `JournalError`."""
+        self._journal.append([Record(self.id, at, Kind.NOTE, {"text": text, **(details or {})})])
 
     def failing(self, where: str, message: str, at: float) -> int:
         """Note one failed attempt; how many in a row."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.machine import DeadlineAction, State
+from rollout.performer import Checked
 from rollout.ports import RouteRefused
 from rollout.report import RolloutStatus
 from rollout.spec import RolloutSpec
@@ -128,8 +129,8 @@ def test_a_version_that_cannot_be_loaded_fails_with_the_servers_reason_and_no_tr
 
 def test_a_failed_check_ends_the_rollout_before_any_user_is_exposed() -> None:
     async def test(clock: VirtualClock) -> tuple[RolloutStatus, World]:
-        async def breaks_the_contract(model: str, stable: int, candidate: int) -> str:
-            return f"{model}.{candidate} drops output `label` of version {stable}"
+        async def breaks_the_contract(model: str, stable: int, candidate: int) -> Checked:
+            return Checked(f"{model}.{candidate} drops output `label` of version {stable}")
 
         world = make_world(clock)
         controller = make_controller(world, sqlite3.connect(":memory:"), checks=(breaks_the_contract,))

@@ -12,6 +12,10 @@ _WIDTH, _LEFT, _ROW = 640, 150, 34
 _STABLE, _CANDIDATE = "#5b7083", "#d9822b"
 
 
+def title(model: str, stable: int, candidate: int) -> str:
+    return f"{model}: version {candidate} and version {stable} on the golden set"
+
+
 def picture(found: GoldenScore, title: str) -> str:
     """A drawing that stands by itself. Of more than 30 classes, those on which the versions differ most."""
     classes = found.classes

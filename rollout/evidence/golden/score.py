@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from rollout.evidence.labels import Label, same_label
@@ -66,6 +66,12 @@ class GoldenScore:
             "candidate_accuracy": self.candidate_accuracy,
             "words": self.words(),
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> GoldenScore:
+        """What `to_json` gave; other fields beside it are left alone."""
+        known = {f.name: value[f.name] for f in fields(cls)}
+        return cls(**{**known, "classes": tuple(ClassScore(**one) for one in value["classes"])})
 
 
 @dataclass(frozen=True, slots=True)
