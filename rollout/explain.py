@@ -64,7 +64,7 @@ class Chapter:
     `after_s` counts from the rollout's creation; `weight_bp` is the candidate's share from here on. `by` is set when
     it was an operator's word, which no evidence stands behind. `decided_by` names what the verdict hung on: a metric,
     guardrail, ceiling, readiness, deadline, gate or an operator. `ticks` were judged before it; `missing` counts
-    those without telemetry by their reason.
+    those without telemetry by their reason, `by_request` those whose callers could not be counted.
     """
 
     after_s: float
@@ -78,6 +78,7 @@ class Chapter:
     metrics: tuple[MetricLine, ...] = ()
     ticks: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)
+    by_request: int = 0
     notes: tuple[str, ...] = ()
     golden: Mapping[str, Any] | None = None
     """What the check on the golden set found: `GoldenScore.to_json`, with `file`, `stable`, `candidate`, `refusal`."""
@@ -93,6 +94,8 @@ class Chapter:
         if self.ticks:
             gaps = "; ".join(f"{count:,} without telemetry ({why})" for why, count in self.missing.items())
             said.append(f"judged {self.ticks:,} ticks" + (f", of which {gaps}" if gaps else ", none without telemetry"))
+        if self.by_request:
+            said.append(f"{self.by_request:,} of them by request: the access log did not tell of all callers")
         return (*said, *(f"note: {note}" for note in self.notes))
 
 
@@ -131,7 +134,12 @@ def explain(row: RolloutRow, records: Sequence[Record]) -> Explanation:
     for record in records:
         match record.kind:
             case Kind.TICK:
-                since = replace(since, ticks=since.ticks + 1, missing=_counted(since.missing, record.body))
+                since = replace(
+                    since,
+                    ticks=since.ticks + 1,
+                    missing=_counted(since.missing, record.body),
+                    by_request=since.by_request + ("callers_missing" in record.body),
+                )
             case Kind.CALIBRATION:
                 since = replace(since, notes=(*since.notes, Calibrated.from_json(record.body).words()))
             case Kind.NOTE:
@@ -150,7 +158,7 @@ def _chapter(row: RolloutRow, record: Record, progress: Progress, before: Progre
     event = Event(record.body["event"])
     judged = event in (Event.ADVANCE, Event.HARM, Event.GATE_OPENED) or (event in VERBS and before.step >= 0)
     verdict = verdict_from_json(record.body["verdict"]) if judged and record.body["verdict"] else None
-    metrics = _metrics(verdict, event)
+    metrics = _metrics(verdict, event, _units(record.body))
     by = (record.body["by"] or "an operator") if event in VERBS else ""
     return replace(
         since,
@@ -187,16 +195,22 @@ def _decided_by(event: Event, reason: str, metrics: Sequence[MetricLine]) -> str
             return ""
 
 
-def _metrics(verdict: Verdict | None, event: Event) -> tuple[MetricLine, ...]:
+def _units(body: Mapping[str, Any]) -> Mapping[Metric, str]:
+    """What each metric counts: failures of sticky traffic are counted by caller, once a second."""
+    by_caller = (body["judge"] or {}).get("by_caller", False)
+    return {**_UNITS, Metric.ERRORS: "caller seconds"} if by_caller else _UNITS
+
+
+def _metrics(verdict: Verdict | None, event: Event, units: Mapping[Metric, str]) -> tuple[MetricLine, ...]:
     if verdict is None:
         return ()
     deciding = _deciding(verdict, event)
     return tuple(
         MetricLine(
             metric=report.metric.value,
-            words=_numbers(report),
+            words=_numbers(report, units[report.metric]),
             decided=report is deciding,
-            unit=_UNITS[report.metric],
+            unit=units[report.metric],
             report=report,
             budget=math.exp(-report.harm_log_needed),
             chance=min(1.0, math.exp(-min(report.harm_log_e, 700.0))),
@@ -215,8 +229,7 @@ def _deciding(verdict: Verdict, event: Event) -> MetricReport | None:
     return None
 
 
-def _numbers(report: MetricReport) -> str:
-    unit = _UNITS[report.metric]
+def _numbers(report: MetricReport, unit: str) -> str:
     words = (
         f"candidate {report.canary_bad:,.0f} of {report.canary_total:,.0f} {unit} "
         f"({percent_words(report.canary_rate)}), stable {report.stable_bad:,.0f} of {report.stable_total:,.0f} "

@@ -73,7 +73,11 @@ class ErrorEvidence(Evidence):
         self.now: FloatArray = np.zeros((runs, 2))
         self.recent_variance: FloatArray = np.zeros(runs)
         self.by_caller = False
-        """Whether what comes now is counted by caller; the judge says so with every tick."""
+
+    def count_callers(self, by_caller: bool) -> None:
+        """Whether what comes now is counted by caller, once a second, and no longer (or again) by request."""
+        self.by_caller = by_caller
+        self.unit = "canary caller seconds" if by_caller else "canary requests"
 
     def start_step(self, rows: IntArray) -> None:
         self.safe.begin(rows)
@@ -196,7 +200,9 @@ class ErrorEvidence(Evidence):
 
     def seen(self) -> Seen:
         bad_canary, n_canary, bad_stable, n_stable = self.totals[0].tolist()
-        return Seen(bad_canary, n_canary, bad_stable, n_stable, "requests failed")
+        return Seen(
+            bad_canary, n_canary, bad_stable, n_stable, "caller seconds failed" if self.by_caller else "requests failed"
+        )
 
     def phi_now(self) -> float:
         return float(self.phi[0])

@@ -73,7 +73,8 @@ class Judge:
                 return Verdict(Decision.HOLD, reason, self._reports())
         counts = [tick.arms.get(version, _NO_COUNTS) for version in (canary, stable)]
         self._by_caller = self._by_caller or all(arm.callers for arm in counts)
-        self._panel.errors.by_caller = by_caller = self._by_caller and not tick.callers_missing
+        by_caller = self._by_caller and not tick.callers_missing
+        self._panel.errors.count_callers(by_caller)
         buckets, classes = len(self._panel.latency.edges_us) + 1, len(tick.classes)
         arms = [Arms.of(arm, by_caller=by_caller, buckets=buckets, classes=classes) for arm in counts]
         findings = self._panel.observe(
@@ -224,7 +225,8 @@ class Judge:
                 "the settings differ from those the state was written under: start the step anew"
             )
         self._last_at = None if parts["last_at"] is None else float(parts["last_at"])
-        self._by_caller = panel.errors.by_caller = bool(parts["by_caller"])
+        self._by_caller = bool(parts["by_caller"])
+        panel.errors.count_callers(self._by_caller)
         panel.expect_classes(int(parts["classes"]))
         panel.load(parts["panel"])
         for name, ceiling in panel.ceilings.items():

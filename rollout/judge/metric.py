@@ -45,7 +45,7 @@ class Evidence(Rows, ABC):
     """One metric of all rollouts of a panel. `stage` is the index in `STAGES` per rollout."""
 
     metric: ClassVar[Metric]
-    unit: ClassVar[str]
+    unit: str
     """What `missing_requests` counts: "canary requests"."""
 
     @abstractmethod

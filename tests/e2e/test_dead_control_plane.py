@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -71,6 +73,20 @@ async def test_killed_in_mid_rollout(stack: Penstock) -> None:
         await until(stack, MODEL, "promoted")
         assert await seen.next_versions(100) == {"2"}
     assert seen.failures == []
+    await in_thread(callers_were_counted, stack, status["rollout_id"])
+
+
+def callers_were_counted(stack: Penstock, rollout: int) -> None:
+    """The load is sticky, half of it: after the restart too, the journal has both versions' callers."""
+    lines = httpx.get(f"{stack.operators}/api/v1/rollouts/{rollout}/journal").text.splitlines()
+    records = [json.loads(line) for line in lines[1:]]
+    (calibration,) = [record["body"] for record in records if record["kind"] == "calibration"]
+    assert calibration["seconds"] < 1800, "there is next to no history yet"
+    arms = [record["body"]["arms"] for record in records if record["body"].get("arms")]
+    assert any(all(arm.get("callers", 0) > 0 for arm in tick.values()) and len(tick) == 2 for tick in arms)
+    restarted = next(index for index, record in enumerate(records) if "restarted" in record["body"].get("text", ""))
+    after = [record["body"]["arms"] for record in records[restarted:] if record["body"].get("arms")]
+    assert sum(arm.get("callers", 0) for tick in after for arm in tick.values()) > 0
 
 
 async def test_frozen_in_mid_rollout(stack: Penstock) -> None:
@@ -104,6 +120,9 @@ async def test_servers_that_die_are_started_again_and_a_clean_stop_leaves_nothin
             await asyncio.sleep(0.1)
     running_now = [_pid(stack, name) for name in ("envoy", "triton")]
     assert await in_thread(stack.stop) == 0
+    with closing(sqlite3.connect(stack.data_dir / "history.db")) as history:
+        kept = history.execute("SELECT DISTINCT line FROM stretches").fetchall()
+    assert kept == [(MODEL,)], "a clean stop keeps what was counted of stable"
     assert [start_time(pid) for pid in running_now] == [None, None]
     assert free("127.0.0.1", stack.port)
     assert free("127.0.0.1", stack.operator_port)

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import grpc
 import pytest
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3 import als_pb2
-from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.envoy.yaml_config import bootstrap_yaml
+from gateway.server.access_log import EntryReader
 from rollout.clock import SystemClock
 from rollout.evidence.combine import Combined
 from rollout.evidence.envoy import EnvoyEvidence, outcome
 from rollout.evidence.envoy_counts import envoy_edge, latency_limits_us, limit_of
 from rollout.evidence.exposition import BadExposition, parse
+from rollout.evidence.feedback_store import Prediction
+from rollout.evidence.logged import LoggedRequest
 from rollout.ports import ArmCounts, Outcome, Tick
 from tests.envoy.live import running_envoy, running_plane, until
 from tests.envoy.states import model
@@ -74,14 +77,14 @@ async def test_an_envoy_that_restarted_misses_one_tick(tmp_path: Path) -> None:
             await evidence.aclose()
 
 
-async def test_the_access_log_names_request_version_and_label(tmp_path: Path) -> None:
-    entries: asyncio.Queue[dict[str, str]] = asyncio.Queue(100)
+async def test_the_access_log_names_request_version_label_caller_and_outcome(tmp_path: Path) -> None:
+    entries: asyncio.Queue[HTTPAccessLogEntry] = asyncio.Queue(100)
+    reader = EntryReader("X-User-Id")
 
     async def stream(requests: object, context: object) -> als_pb2.StreamAccessLogsResponse:
         async for message in requests:  # type: ignore[attr-defined]  # grpc publishes no types
             for entry in message.http_logs.log_entry:
-                metadata = json_format.MessageToDict(entry.common_properties.metadata.filter_metadata["penstock"])
-                await entries.put({"id": entry.request.request_id, **metadata})
+                await entries.put(entry)
         return als_pb2.StreamAccessLogsResponse()
 
     handler = grpc.stream_unary_rpc_method_handler(
@@ -90,12 +93,32 @@ async def test_the_access_log_names_request_version_and_label(tmp_path: Path) ->
     service = "envoy.service.accesslog.v3.AccessLogService"
     extra = [grpc.method_handlers_generic_handler(service, {"StreamAccessLogs": handler})]
     async with running_plane(tmp_path, model("digits", 1, stable=1), extra=extra) as plane:
+
+        async def logged() -> tuple[LoggedRequest, Prediction | None]:
+            found = reader.read(await entries.get())
+            assert found is not None
+            return found
+
         response = await plane.predict("digits")
         await plane.predict("nobody")
-        entry = await entries.get()
-        assert entry["id"] == response.headers["x-request-id"]
-        assert (entry["model"], entry["version"], entry["gs"]) == ("digits", "1", "0")
+        anonymous, prediction = await logged()
+        assert prediction is not None
+        assert prediction.request_id == response.headers["x-request-id"]
+        assert (prediction.model, prediction.version) == ("digits", 1)
         assert entries.empty(), "only predictions are logged"
+        assert (anonymous.outcome, anonymous.sticky) == (Outcome.OK, False)
+        assert anonymous.latency_us is not None
+        assert 0 < anonymous.latency_us < 30e6
+
+        await plane.predict("digits", user="ann")
+        plane.inference.broken = {"digits.1"}
+        await plane.predict("digits", user="ann")
+        await plane.client.post("/v1/models/digits:predict", json={"instances": 3}, headers={"x-user-id": "bob"})
+        found = [(await logged())[0] for _ in range(3)]
+        assert [request.outcome for request in found] == [Outcome.OK, Outcome.BAD, Outcome.CALLER], "failed ones too"
+        assert found[0].caller == found[1].caller != found[2].caller
+        assert all(request.sticky for request in found)
+        assert found[1].latency_us is None
 
 
 async def _read_until_present(evidence: EnvoyEvidence, name: str) -> None:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rollout.calibration import History
 from rollout.controller import Controller
 from rollout.journal import Journal
 from rollout.machine import State
 from rollout.notifier import Notifier
 from rollout.performer import Check, Patience
-from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, LoadRefused, PairedCounts, Tick
+from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, Evidence, LoadRefused, PairedCounts, Tick
 from rollout.report import RolloutStatus
 from rollout.settings import ControllerSettings
 from rollout.spec import RolloutSpec
@@ -196,11 +197,14 @@ def make_controller(
     journal: Journal | None = None,
     checks: tuple[Check, ...] = (),
     notifier: Notifier | None = None,
+    evidence: Evidence | None = None,
+    history: History | None = None,
 ) -> Controller:
     return Controller(
         serving=world,
         routing=world,
-        evidence=world,
+        evidence=evidence or world,
+        history=history,
         journal=journal or Journal(connection),
         clock=world.clock,
         settings=ControllerSettings(lease_ttl_s=TTL_S),
