@@ -36,6 +36,10 @@ class Wire(StrEnum):
     JSON_H1 = "JSON over HTTP/1.1"
 
     @property
+    def http(self) -> str:
+        return "HTTP/1.1" if self is Wire.JSON_H1 else "HTTP/2"
+
+    @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         if self is Wire.GRPC:
             return (("content-type", "application/grpc"), ("te", "trailers"))

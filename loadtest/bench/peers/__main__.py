@@ -8,22 +8,26 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.stack.envoy import EnvoyUnavailable
 from loadtest.bench.gateway.calls import LARGE, SMALL, WrongAnswer, call_once
 from loadtest.bench.gateway.fronts import stub
 from loadtest.bench.gateway.load import LoadFailed, ToolMissing, require_tools
-from loadtest.bench.peers.environments import NotInstalled
+from loadtest.bench.gateway.report import commit
+from loadtest.bench.peers.environments import ENVIRONMENTS
 from loadtest.bench.peers.measure import measure
 from loadtest.bench.peers.peers import Peer, Place, Running, peers
-from loadtest.bench.peers.report import Result, Row, chart, page
+from loadtest.bench.peers.report import chart, page
+from loadtest.bench.peers.results import Result, Row, Store
 from loadtest.bench.peers.tree import MARK, Tree
 from loadtest.bench.peers.work import Work
-from loadtest.demo.children import ChildFailed
 
 _READY_S = 120.0
+MEASURED = ENVIRONMENTS / "measured.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,11 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--turns", type=int, default=3, help="turns of each kind of request, of which the best counts (3)"
     )
+    parser.add_argument("--resume", action="store_true", help="take over what the last run of this commit has measured")
     parser.add_argument("--write", type=Path, help="write page and charts, such as docs/benchmarks/peers.md")
     options = parser.parse_args(arguments)
     try:
         require_tools()
-        results = run(options.only.lower().split(","), turns=options.turns)
+        store = Store(MEASURED, f"{commit()}, {options.turns} turns")
+        if not options.resume and not options.only:
+            store.clear()
+        known = store.read() if options.resume else {}
+        results = run(options.only.lower().split(","), known, turns=options.turns, store=store)
     except (ToolMissing, EnvoyUnavailable) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -47,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.write_text(text, encoding="utf-8")
         chart(results, options.write.with_suffix(".svg"))
-    return 1 if any(row.figures and row.figures.failed for result in results for row in result.rows) else 0
+    return 0 if all(result.whole for result in results) else 1
 
 
-def run(only: Sequence[str], *, turns: int) -> list[Result]:
-    """Measure the peers one after another; one that cannot be measured says why, and the others go on."""
+def run(only: Sequence[str], known: Mapping[str, Result], *, turns: int, store: Store) -> list[Result]:
+    """Measure the peers that are not `known` yet, one after another; whatever goes wrong with one, the others go on."""
     front_cpu, load_cpu = sorted(os.sched_getaffinity(0))[:2]
     results = []
     with (
@@ -59,16 +68,30 @@ def run(only: Sequence[str], *, turns: int) -> list[Result]:
         stub(Path(folder), (SMALL, LARGE), load_cpu) as stubs,
     ):
         for number, peer in enumerate(peers()):
-            if any(part in peer.name.lower() for part in only):
-                own = Path(folder) / str(number)
-                own.mkdir()
-                place = Place(own, front_cpu, stubs, say)
-                try:
-                    results.append(_measure(peer, place, load_cpu=load_cpu, turns=turns))
-                except (NotInstalled, ChildFailed, WrongAnswer, LoadFailed, TimeoutError) as error:
-                    say(f"{peer.name}: {error}")
-                    results.append(Result(peer.name, peer.version(), peer.runs_model, trouble=str(error)))
+            if not any(part in peer.name.lower() for part in only):
+                continue
+            if peer.name in known:
+                say(f"{peer.name}: measured already, {known[peer.name].measured_at}")
+                results.append(known[peer.name])
+                continue
+            own = Path(folder) / str(number)
+            own.mkdir()
+            begun = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+            try:
+                result = _measure(peer, Place(own, front_cpu, stubs, say), load_cpu=load_cpu, turns=turns)
+            except Exception as error:  # a peer may fail in any way, which is said in the page
+                result = Result(peer.name, _version(peer), peer.runs_model, trouble=str(error) or repr(error))
+                say(f"{peer.name}: {result.trouble}")
+            results.append(replace(result, measured_at=begun))
+            store.add(results[-1])
     return results
+
+
+def _version(peer: Peer) -> str:
+    try:
+        return peer.version()
+    except Exception as error:  # as above
+        return f"unknown: {error}"
 
 
 def _measure(peer: Peer, place: Place, *, load_cpu: int, turns: int) -> Result:
@@ -89,11 +112,11 @@ def _measure(peer: Peer, place: Place, *, load_cpu: int, turns: int) -> Result:
                     figures = measure(work, running.of(work), tree, place.folder, load_cpu=load_cpu, turns=turns)
                 except (WrongAnswer, LoadFailed) as error:
                     say(f"{peer.name}, {work.name}: {error}")
-                    rows.append(Row(work.name, work.form, work.size, None, str(error)))
+                    rows.append(Row(work.form, work.wire, work.size, None, str(error)))
                     continue
                 found = f"{figures.cpu_us:,.0f} us, {figures.per_second:,.0f}/s, failed {figures.failed}"
                 say(f"{peer.name}, {work.name}: {found}")
-                rows.append(Row(work.name, work.form, work.size, figures))
+                rows.append(Row(work.form, work.wire, work.size, figures))
             return Result(peer.name, peer.version(), peer.runs_model, ready_s, tree.memory_bytes(), tuple(rows))
     finally:
         os.environ.pop(MARK, None)

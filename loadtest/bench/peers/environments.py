@@ -24,7 +24,7 @@ def python_of(peer: str, progress: Callable[[str], None]) -> Path:
     installed = folder / "installed.txt"
     if installed.is_file() and installed.read_text(encoding="utf-8") == wanted:
         return folder / "bin" / "python"
-    progress(f"installing {wanted.strip()} into {folder.relative_to(ROOT)}")
+    progress(f"installing {', '.join(wanted.split())} into {folder.relative_to(ROOT)}")
     _run(peer, [sys.executable, "-m", "venv", "--clear", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(peer, [*pip, "-r", str(HERE / "requirements" / f"{peer}.txt")])
@@ -33,8 +33,8 @@ def python_of(peer: str, progress: Callable[[str], None]) -> Path:
 
 
 def version_of(peer: str) -> str:
-    """The version that is pinned."""
-    return (HERE / "requirements" / f"{peer}.txt").read_text(encoding="utf-8").split("==")[1].strip()
+    """The version that is pinned, in the first line."""
+    return (HERE / "requirements" / f"{peer}.txt").read_text(encoding="utf-8").split()[0].partition("==")[2]
 
 
 def _run(peer: str, command: list[str]) -> None:

@@ -37,8 +37,13 @@ class Form(StrEnum):
     INFER_GRPC = "Open Inference gRPC"
     TYPED_JSON = "typed JSON"
     INFER_JSON = "Open Inference JSON"
-    INFER_BINARY = "Open Inference HTTP, binary tensors"
+    INFER_BINARY = "Open Inference, binary tensors"
     PLAIN_JSON = "its own JSON"
+
+
+def form_words(form: Form, wire: Wire) -> str:
+    """A form as tables name it: of those that travel over either HTTP, over which."""
+    return form.value if wire is Wire.GRPC else f"{form}, {wire.http}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Work:
 
     @property
     def name(self) -> str:
-        return f"{self.form}, {self.size}"
+        return f"{form_words(self.form, self.wire)}, {self.size}"
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
