@@ -169,6 +169,15 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
     def subject(line: str) -> Subject | None:
         return controller.subject(line)
 
+    def exposed(model: str) -> Mapping[int, float]:
+        found = (controller.subject(line.line.name) for line in registry.model(model).lines)
+        return {
+            version: subject.exposed_at
+            for subject in found
+            if subject is not None and subject.exposed_at is not None
+            for version in (subject.stable, subject.candidate)
+        }
+
     def mirrored() -> Sequence[Pair]:
         shares = routing.mirrors()
         return pairs(routing.state(), shares, subject) if any(shares.values()) else ()
@@ -193,7 +202,7 @@ def build(settings: Settings, ports: InternalPorts, server: InferenceServer) -> 
         evidence=Combined(
             Chosen(LineEvidence(CountedCallers(evidence, callers)), subject=subject, listens=without_prometheus),
             prometheus,
-            LineEvidence(Combined(FeedbackEvidence(desk=desk, clock=clock), classes)),
+            LineEvidence(Combined(FeedbackEvidence(desk=desk, clock=clock, exposed=exposed), classes)),
             mirror,
         ),
         journal=Journal(connection),

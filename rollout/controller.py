@@ -250,7 +250,9 @@ class Controller:
     def subject(self, model: str) -> Subject | None:
         """What is rolled out of a model now and by which spec, for the sources of evidence; None when nothing is."""
         run = self._fleet.active(model)
-        return None if run is None else Subject(model, run.stable, run.candidate, run.spec)
+        if run is None:
+            return None
+        return Subject(model, run.stable, run.candidate, run.spec, run.progress.exposed_at)
 
     def explain(self, rollout_id: int) -> Explanation:
         """What happened in a rollout and why, from the journal. Raises `NoRollout`, `JournalError`."""

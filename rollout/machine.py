@@ -173,7 +173,8 @@ class Progress:
     `resume` (paused only): the state to go back to. `outcome` (rolling back only): the final state to come.
     `swapped`: the routes may name the candidate as stable. `undoable` (promoted only): the old stable version
     is still loaded. `overdue`: the deadline passed and its action was taken. `frozen_at`: when the freeze in force
-    was noticed (None: none); `frozen_s`: seconds of earlier freezes since `since`.
+    was noticed (None: none); `frozen_s`: seconds of earlier freezes since `since`. `exposed_at`: when the first step
+    began (None: not yet).
     """
 
     state: State = State.PENDING
@@ -188,6 +189,7 @@ class Progress:
     undoable: bool = False
     frozen_at: float | None = None
     frozen_s: float = 0.0
+    exposed_at: float | None = None
     resume: State | None = None
     outcome: State | None = None
 
@@ -436,7 +438,8 @@ def _enter(now: Progress, state: State, happening: Happening) -> Progress:
 def _step(plan: Plan, now: Progress, happening: Happening, *, index: int) -> Progress:
     weight = plan.weights_bp[index]
     state = State.BAKING if index + 1 == len(plan.weights_bp) else State.STEP
-    entered = _enter(now, state, happening)
+    exposed_at = happening.at if now.exposed_at is None else now.exposed_at
+    entered = replace(_enter(now, state, happening), exposed_at=exposed_at)
     return replace(entered, step=index, weight_bp=weight, peak_bp=max(now.peak_bp, weight))
 
 

@@ -69,8 +69,10 @@ class FeedbackDesk:
             raise result
         return result
 
-    async def counts(self, model: str, since: int, until: int) -> dict[int, ArmCounts]:
-        return await self.ask(lambda: self._store.counts(model, since, until))
+    async def counts(
+        self, model: str, since: int, until: int, answered_since: Mapping[int, float] | None = None
+    ) -> dict[int, ArmCounts]:
+        return await self.ask(lambda: self._store.counts(model, since, until, answered_since))
 
     async def ask(self, work: Callable[[], T]) -> T:
         """Do `work` on the store's connection, in a thread, between two commits."""
@@ -114,12 +116,15 @@ class FeedbackDesk:
 class FeedbackEvidence:
     """`rollout.ports.Evidence`: labels and rewards per version that were joined since the last read.
 
-    The first read of a model starts its count, so that what came before its rollout is not evidence in it.
+    They count when they arrive, in whatever step that is: both versions wait alike. What a version answered before the
+    rollout's first step counts for nothing, however late its label comes: no answers of the other version to the same
+    traffic stand beside it. `exposed` says since when the answers of each version of a model count.
     """
 
-    def __init__(self, *, desk: FeedbackDesk, clock: Clock) -> None:
+    def __init__(self, *, desk: FeedbackDesk, clock: Clock, exposed: Callable[[str], Mapping[int, float]]) -> None:
         self._desk = desk
         self._clock = clock
+        self._exposed = exposed
         self._since: dict[str, tuple[int, float]] = {}
 
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
@@ -128,7 +133,7 @@ class FeedbackEvidence:
         for model in models:
             since, started = self._since.get(model, (position, now))
             try:
-                arms = await self._desk.counts(model, since, position)
+                arms = await self._desk.counts(model, since, position, self._exposed(model))
             except sqlite3.Error as error:
                 ticks[model] = Tick(
                     at=now, seconds=now - started, missing=f"the feedback store cannot be read: {error}"

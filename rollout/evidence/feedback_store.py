@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -184,13 +184,23 @@ class FeedbackStore:
             self._forget()
         return results
 
-    def counts(self, model: str, since: int, until: int) -> dict[int, ArmCounts]:
-        """Joined feedback of a model per version, from position `since` (excluded) to `until` (included)."""
+    def counts(
+        self, model: str, since: int, until: int, answered_since: Mapping[int, float] | None = None
+    ) -> dict[int, ArmCounts]:
+        """Joined feedback of a model per version, from position `since` (excluded) to `until` (included).
+
+        `answered_since`: only of these versions, and only feedback to what they answered since then (epoch seconds).
+        """
+        only, times = "", list[float]()
+        if answered_since is not None:
+            wanted = " OR ".join(["(p.version = ? AND p.at >= ?)"] * len(answered_since)) or "0"
+            only = f"AND EXISTS (SELECT 1 FROM predictions p WHERE p.request_id = f.request_id AND ({wanted}))"
+            times = [number for pair in answered_since.items() for number in pair]
         rows = self._db.execute(
             "SELECT version, sum(kind = 'label'), sum(CASE WHEN kind = 'label' THEN score ELSE 0 END), "
-            "sum(kind = 'reward'), sum(CASE WHEN kind = 'reward' THEN score ELSE 0 END) FROM feedback "
-            "WHERE joined_seq > ? AND joined_seq <= ? AND model = ? GROUP BY version",
-            (since, until, model),
+            "sum(kind = 'reward'), sum(CASE WHEN kind = 'reward' THEN score ELSE 0 END) FROM feedback f "
+            f"WHERE joined_seq > ? AND joined_seq <= ? AND model = ? {only} GROUP BY version",
+            (since, until, model, *times),
         )
         return {
             int(version): ArmCounts(

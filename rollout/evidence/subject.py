@@ -10,12 +10,13 @@ from rollout.spec import RolloutSpec
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The rollout under way of a model."""
+    """The rollout under way of a model. `exposed_at`: when its first step began, epoch seconds; None before that."""
 
     model: str
     stable: int
     candidate: int
     spec: RolloutSpec
+    exposed_at: float | None = None
 
 
 FindSubject = Callable[[str], Subject | None]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -267,11 +268,16 @@ class TestEvidence:
         await desk.close()
         return desk
 
+    def evidence(
+        self, kept: Kept, desk: FeedbackDesk, exposed: Mapping[int, float] = MappingProxyType({1: 0.0, 2: 0.0})
+    ) -> FeedbackEvidence:
+        return FeedbackEvidence(desk=desk, clock=kept.clock, exposed=lambda _: exposed)
+
     async def label(self, desk: FeedbackDesk, request: str, label: int = 3) -> None:
         await desk.take(Feedback(request, (Entry(0, False, Kind.LABEL, label),)))
 
     async def test_each_read_gives_what_was_joined_since_the_one_before(self, kept: Kept, desk: FeedbackDesk) -> None:
-        evidence = FeedbackEvidence(desk=desk, clock=kept.clock)
+        evidence = self.evidence(kept, desk)
         assert (await evidence.read(["digits"]))["digits"].arms == {}
         await self.label(desk, "r0")
         await self.label(desk, "r1", 4)
@@ -283,14 +289,41 @@ class TestEvidence:
 
     async def test_labels_from_before_the_rollout_are_no_evidence_in_it(self, kept: Kept, desk: FeedbackDesk) -> None:
         await self.label(desk, "r0")
-        evidence = FeedbackEvidence(desk=desk, clock=kept.clock)
+        evidence = self.evidence(kept, desk)
         assert (await evidence.read(["digits"]))["digits"].arms == {}
         await evidence.read([])
         await self.label(desk, "r2")
         assert (await evidence.read(["digits"]))["digits"].arms == {}
 
+    async def test_late_labels_of_answers_before_the_first_step_are_no_evidence(
+        self, kept: Kept, desk: FeedbackDesk
+    ) -> None:
+        """Stable's, and the candidate's own of an earlier rollout or of pinned calls."""
+        began = kept.clock.now() + 60.0
+        evidence = self.evidence(kept, desk, {1: began, 2: began})
+        await evidence.read(["digits"])
+        kept.clock.seconds = began
+        desk.log([Prediction(f"n{i}", "digits", 1 + i % 2, (3,), began + i) for i in range(2)])
+        for request in ("r0", "r1", "n0", "n1"):
+            await self.label(desk, request, 4)
+        tick = (await evidence.read(["digits"]))["digits"]
+        assert tick.arms == {1: ArmCounts(labelled=1, wrong=1), 2: ArmCounts(labelled=1, wrong=1)}
+
+    async def test_a_label_counts_in_the_step_in_which_it_arrives(self, kept: Kept, desk: FeedbackDesk) -> None:
+        evidence = self.evidence(kept, desk)
+        await evidence.read(["digits"])
+        kept.clock.seconds += 900.0
+        await self.label(desk, "r0")
+        assert (await evidence.read(["digits"]))["digits"].arms == {1: ArmCounts(labelled=1)}
+
+    async def test_before_the_first_step_nothing_counts(self, kept: Kept, desk: FeedbackDesk) -> None:
+        evidence = self.evidence(kept, desk, {})
+        await evidence.read(["digits"])
+        await self.label(desk, "r0")
+        assert (await evidence.read(["digits"]))["digits"].arms == {}
+
     async def test_a_store_that_cannot_be_read_is_a_missing_tick(self, kept: Kept, desk: FeedbackDesk) -> None:
-        evidence = FeedbackEvidence(desk=desk, clock=kept.clock)
+        evidence = self.evidence(kept, desk)
         await evidence.read(["digits"])
         kept.connection.execute("ALTER TABLE feedback RENAME TO gone")
         assert "cannot be read" in (await evidence.read(["digits"]))["digits"].missing

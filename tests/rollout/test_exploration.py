@@ -165,7 +165,7 @@ class Play:
 
 def _plain(progress: Progress) -> Progress:
     frozen_at = None if progress.frozen_at is None else 0.0
-    return replace(progress, since=0.0, reason="", frozen_at=frozen_at, frozen_s=0.0)
+    return replace(progress, since=0.0, reason="", frozen_at=frozen_at, frozen_s=0.0, exposed_at=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,20 @@ def test_progress_survives_json(plan: Plan) -> None:
         assert Progress.from_json(now.to_json()) == now
 
 
+@all_plans
+def test_when_users_first_saw_the_candidate_is_known_from_the_first_step_on(plan: Plan) -> None:
+    for now, _, new in edges(plan):
+        assert (new.exposed_at is None) == (new.step < 0)
+        assert now.exposed_at in (None, new.exposed_at)
+
+
+def test_a_later_step_does_not_change_when_the_first_one_began() -> None:
+    plan, progress = PLANS[0], Progress()
+    for at, event in enumerate((Event.ACTIVATED, Event.LOADED, Event.CHECKED, Event.ADVANCE, Event.ADVANCE)):
+        progress = decide(plan, progress, Happening(event, at=float(at))).progress
+    assert (progress.state, progress.exposed_at) == (State.BAKING, 2.0)
+
+
 def test_late_news_after_an_abort_changes_nothing() -> None:
     plan = PLANS[0]
     gone = Progress(state=State.ROLLING_BACK, outcome=State.ABORTED)
