@@ -16,6 +16,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.server import Address, InferenceServer
 from adapters.triton.client import Triton
@@ -30,6 +31,9 @@ from gateway.stack.lock import DataDirLock
 from gateway.stack.ports import InternalPorts, free, require_free
 from gateway.stack.process import stop, tail
 from gateway.stack.supervisor import Command, Supervisor, leftovers
+
+if TYPE_CHECKING:
+    from gateway.front import Front
 
 _log = logging.getLogger(__name__)
 
@@ -216,16 +220,16 @@ def _supervisors(
 @contextlib.asynccontextmanager
 async def _front(settings: Settings, ports: InternalPorts, control: Control) -> AsyncIterator[None]:
     """The operators' port and the internal one for documents and feedback, open while the block runs."""
-    # Here, because these imports alone take as long as taking up the rollouts after a crash.
-    from gateway.front import front
-    from gateway.stack.web import serving
-
-    apps = front(control, settings)
-    async with (
-        serving(apps.operators, host=settings.operator_host, port=settings.operator_port),
-        serving(apps.public, host=LOOPBACK, port=ports.control_http),
-    ):
+    # Beside the event loop, because it takes as long as all the rest: rollouts are led meanwhile.
+    made = await asyncio.to_thread(_make_front, settings, control)
+    async with made.serving(settings, ports):
         yield
+
+
+def _make_front(settings: Settings, control: Control) -> Front:
+    from gateway.front import front
+
+    return front(control, settings)
 
 
 def _evaluator(settings: Settings, ports: InternalPorts, control: Control) -> EvaluatorKeeper:

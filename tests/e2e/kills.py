@@ -44,13 +44,14 @@ MODEL, SERVICE = "stormy", "penstock.models.stormy.v1.Stormy"
 LEASE_TTL_S = 30.0
 SPEC = """
 steps: [20, 50, 100]
+holdback: 40
 min_step: 3s
 warmup: {start: 1s, step: 1s}
 tolerance: {latency: 300%}
 margins: {errors: 20%, latency_p50: 900%, latency_p99: none, accuracy: 5}
 rollback_window: 1s
 """
-"""Short and coarse: every kill should meet a rollout in another state."""
+"""Short and coarse, with a large control group: every kill should meet a rollout in another state."""
 
 SHADOW = SPEC + "shadow: {share: 100, requests: 200, max_disagreement: 2%}\n"
 KINDS = {"plain": (SPEC, "promoted"), "shadowed": (SHADOW, "rolled_back")}

@@ -57,10 +57,12 @@ async def calls(penstock: Penstock, model: str, *, per_s: float, labels: bool, s
                 feedback = {"request_id": response.headers["x-request-id"], "label": true}
                 await client.post("/v1/feedback", json=feedback)
 
+        over = asyncio.Event()
+
         async def steadily() -> None:
             started, sent = time.monotonic(), 0
             async with asyncio.TaskGroup() as tasks:
-                while True:
+                while not over.is_set():
                     intended = started + sent / per_s
                     await asyncio.sleep(max(0.0, intended - time.monotonic()))
                     tasks.create_task(one())
@@ -70,5 +72,5 @@ async def calls(penstock: Penstock, model: str, *, per_s: float, labels: bool, s
         try:
             yield seen
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            over.set()  # Not cancelled: httpx loses a connection that is cancelled while it is made.
+            await task

@@ -36,11 +36,12 @@ PER_S = 40.0
 SPEC = {
     "shadow": {"share": 100, "requests": 1000},
     "steps": [30, 100],
+    "holdback": 40,
     "min_step": 5,
     "warmup": {"start": 1, "step": 1},
     "tolerance": {"latency": "300%"},
     "margins": {"errors": "20%", "latency_p50": "900%", "latency_p99": "none"},
-    "deadline": {"after": 90, "action": "roll_back"},
+    "deadline": {"after": 120, "action": "roll_back"},
     "rollback_window": 1,
 }
 """Long enough in the shadow step for the sample's files, which are written every 15 s; short and coarse after it."""

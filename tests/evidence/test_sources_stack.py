@@ -73,6 +73,7 @@ def spec(url: str) -> dict[str, object]:
     return {
         "steps": [50, 100],
         "min_step": "5s",
+        "margins": {"errors": "5%"},
         "prometheus": {
             "url": url,
             "queries": {
