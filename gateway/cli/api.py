@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from gateway.cli import api_lock
 from gateway.cli.session import ExitCode, Failure, Session, checked, refused
 from gateway.codegen.formats import Format
+from gateway.contract.lines import BadLineName, Line
 
 _DEFAULT = "export"
 
@@ -54,7 +55,9 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="The model's name; all models, for openapi, without it.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A model (iris@2: its API major 2); without it, for openapi, all.")
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.PROTO,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to write; without it, print.")
@@ -69,13 +72,20 @@ def export(
       penstock api iris --format proto > iris.proto
 
       penstock api export iris --format cpp -o iris-cpp
+
+      penstock api iris@2 --format typescript -o iris-v2
     """
     session: Session = ctx.obj
     if model is None:
         _print_all(session, format, output)
         return
+    try:
+        line = Line.parse(model)
+    except BadLineName as error:
+        raise Failure(str(error), exit_code=ExitCode.USAGE) from error
     with session.callers() as client:
-        response = client.get(f"/v1/models/{quote(model, safe='')}/clients/{format.value}.zip")
+        path = f"/v{line.major}/models/{quote(line.model, safe='')}/clients/{format.value}.zip"
+        response = client.get(path)
         if not response.is_success:
             raise refused(response)
     files = _unpacked(response.content)

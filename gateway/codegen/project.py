@@ -98,6 +98,8 @@ def _context(contract: Contract, gateway: Gateway) -> Mapping[str, Any]:
         "namespace": ".".join(_camel(part) for part in contract.package.split(".")),
         "csharp_namespace": ".".join(_camel_after_digits(part) for part in contract.package.split(".")),
         "cpp_package": contract.package.replace(".", "::"),
+        # protoc-gen-es puts a "$" behind what TypeScript knows already.
+        "ts_service": f"{contract.service}$" if contract.service in ("Object", "Partial") else contract.service,
         "go_module": f"example.com/{contract.key}",
         "proto": proto_file_name(contract),
         "authority": gateway.authority,

@@ -51,13 +51,18 @@ def python_field(field: Field) -> PythonField:
     if field.tensor.shape == ():
         floats = field.datatype in (Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64)
         scalar = _SCALAR.get(field.datatype, "float" if floats else "int")
-        given, got, read = scalar, scalar, f"{scalar}(value)"
+        one_byte = field.datatype in (Datatype.UINT8, Datatype.INT8)
+        given, got, read = (
+            scalar,
+            scalar,
+            f"{scalar}(array_of(value, {dtype}).item())" if one_byte else f"{scalar}(value)",
+        )
     else:
         given, got = "ArrayLike", f"NDArray[{dtype}]"
         # Typed gRPC answers are flat, JSON answers nested; a shape with one dynamic dimension fits both.
         shaped = 0 not in field.tensor.shape and sum(size == DYNAMIC for size in field.tensor.shape) <= 1
         shape = ", ".join(str(size) for size in field.tensor.shape)
-        read = f"np.asarray(value, {dtype})" + (f".reshape({shape})" if shaped and len(field.tensor.shape) > 1 else "")
+        read = f"array_of(value, {dtype})" + (f".reshape({shape})" if shaped and len(field.tensor.shape) > 1 else "")
     return PythonField(
         attribute=field.proto_name,
         key=json.dumps(field.name, ensure_ascii=False),

@@ -141,7 +141,7 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
             _filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
         ],
         "access_log": access_logs(als_cluster, settings),
-        "local_reply_config": {"mappers": [_mark_local_replies()]},
+        "local_reply_config": {"mappers": [_mark_local_replies(settings)]},
         "server_name": "penstock",
         "use_remote_address": True,
         # Callers may bring their own request id; its length is bounded by the limit on headers, and the control
@@ -168,7 +168,7 @@ def _connection_manager(settings: EnvoySettings, scopes: Json, als_cluster: str 
     }
 
 
-def _mark_local_replies() -> Json:
+def _mark_local_replies(settings: EnvoySettings) -> Json:
     """Marks what Envoy answers by itself: `model.lua` words it in the one error shape and removes the marks."""
     marks = {
         LOCAL_HEADER: "%RESPONSE_CODE_DETAILS%",
@@ -180,6 +180,9 @@ def _mark_local_replies() -> Json:
         f"{LOCAL_HEADER}-type": "%REQ(content-type)%",
         f"{LOCAL_HEADER}-form": "%DYNAMIC_METADATA(penstock.web:form)%",
     }
+    if settings.allowed_origins:
+        marks[f"{LOCAL_HEADER}-origin"] = "%REQ(origin)%"
+        marks[f"{LOCAL_HEADER}-preflight"] = "%REQ(access-control-request-method)%"
     always = {"op": "GE", "value": {"default_value": 0, "runtime_key": "penstock.none"}}
     return {
         "filter": {"status_code_filter": {"comparison": always}},

@@ -2,6 +2,8 @@
 
 Used by the route configurations, a policy on each; the filter is in the chain only where origins are allowed
 (`EnvoySettings.allowed_origins`). It stands after `penstock.model`, which makes the scope known that holds the policy.
+The filter knows only requests that have a route to a server: what Envoy answers by itself (an unknown model, a version
+that is not there) gets its headers from `cors.lua`, by the same settings.
 """
 
 from __future__ import annotations
@@ -51,24 +53,25 @@ def cors_policy(settings: EnvoySettings) -> Json:
             for origin in settings.allowed_origins
         ],
         "allow_methods": ", ".join(_METHODS),
-        "allow_headers": ", ".join((*_MAY_SEND, settings.sticky_header)),
+        "allow_headers": _may_send(settings),
         "expose_headers": ", ".join(_MAY_READ),
         "max_age": str(_MAX_AGE_S),
     }
     return {CORS_FILTER: policy}
 
 
-def cors_of_refusals(settings: EnvoySettings) -> Json:
-    """Fields of a virtual host that let pages of any origin read its direct responses, which Envoy's filter passes by.
-
-    They are constant, so they cannot follow the caller's origin: where only some origins are allowed, their pages see
-    such a refusal (an unknown version) as a failed fetch without its reason.
-    """
-    if settings.allowed_origins != ("*",):
-        return {}
-    headers = {"access-control-allow-origin": "*", "access-control-expose-headers": ", ".join(_MAY_READ)}
+def cors_of_replies(settings: EnvoySettings) -> Json:
+    """What `cors.lua` puts on Envoy's own replies: the origins, and headers of every answer and of a preflight's."""
     return {
-        "response_headers_to_add": [
-            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"} for key, value in headers.items()
-        ]
+        "origins": list(settings.allowed_origins),
+        "headers": {"access-control-expose-headers": ", ".join(_MAY_READ)},
+        "preflight": {
+            "access-control-allow-methods": ", ".join(_METHODS),
+            "access-control-allow-headers": _may_send(settings),
+            "access-control-max-age": str(_MAX_AGE_S),
+        },
     }
+
+
+def _may_send(settings: EnvoySettings) -> str:
+    return ", ".join((*_MAY_SEND, settings.sticky_header))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
+from gateway.envoy.cors import cors_of_replies
 from gateway.envoy.lua_literal import lua_module, lua_string
 from gateway.envoy.settings import EnvoySettings
 
@@ -17,7 +18,7 @@ _COPIES = {"leaves_big": "leaves"}
 
 _COMMON = ("buffers", "text", "protobuf", "errors", "names", "oip_grpc", "nearest", "web", "replies")
 
-MODEL_MODULES = ("settings", *_COMMON)
+MODEL_MODULES = ("settings", *_COMMON, "cors")
 TENSORS_MODULES = (
     *_COMMON,
     "loops",
@@ -58,7 +59,7 @@ def tensors_source() -> str:
 
 def settings_module(settings: EnvoySettings) -> str:
     """The Lua module `settings`: data, no code."""
-    return lua_module({"sticky_header": settings.sticky_header.lower()})
+    return lua_module({"sticky_header": settings.sticky_header.lower(), "cors": cors_of_replies(settings)})
 
 
 def module_source(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.contract.model import Contract
 from gateway.envoy.clusters import Arm, Protocol, alias_name, physical_name
 from gateway.envoy.context import Kind, context_id, contexts_by_id, no_tensors, tensors_context
-from gateway.envoy.cors import cors_of_refusals, cors_policy
+from gateway.envoy.cors import cors_policy
 from gateway.envoy.mirror import mirror_key, mirror_policy
 from gateway.envoy.settings import EnvoySettings
 from gateway.envoy.snapshot import Json, LeaseKeys
@@ -85,7 +85,6 @@ def model_route_configuration(
                 "routes": routes,
                 "retry_policy": _retry_policy(Protocol.GRPC),
                 **({"typed_per_filter_config": cors} if (cors := cors_policy(settings)) else {}),
-                **cors_of_refusals(settings),
             }
         ],
         "request_headers_to_remove": [HASH_HEADER],
@@ -117,9 +116,10 @@ def _runtime_prefix(model: ModelRoutes) -> str:
 
 def _documents(model: ModelRoutes, settings: EnvoySettings) -> Iterator[Json]:
     base = f"/v{model.major}/models/{model.model}"
-    for path in (base, f"{base}.proto", f"{base}/openapi.json", f"{base}/docs"):
+    paths: tuple[Json, ...] = tuple({"path": f"{base}{rest}"} for rest in ("", ".proto", "/openapi.json", "/docs"))
+    for match in (*paths, {"path_separated_prefix": f"{base}/clients"}):
         yield {
-            "match": {"path": path},
+            "match": match,
             "route": {"cluster": CONTROL_HTTP, "timeout": f"{settings.system_timeout_s:g}s"},
             "typed_per_filter_config": no_tensors(),
         }

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_client import Answer, Client, Code, InvalidRequest, NotFound, PenstockError
 from penstock_client.errors import error_for
@@ -22,6 +22,7 @@ from penstock_client.grpc_client import GrpcClient
 from penstock_client.recording import Asked, Recorded, Recording, read, write
 
 from gateway.contract.descriptor import MessageClasses
+from gateway.contract.examples import example_request
 from tests.clients.servers import Refused, Seen, grpc_server, http_server, status_json
 from tests.contract.cases import CONTRACTS
 
@@ -187,6 +188,59 @@ def test_the_fake_gateway_answers_typed_grpc(tmp_path: Path) -> None:
                 over_json.predict("matrix", {"a": [[1, 2], [3, 4], [5, 6]], "scale": 0.1})
 
 
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2),
+    st.lists(st.integers(-128, 127), min_size=2, max_size=2),
+)
+@settings(max_examples=20, deadline=None)
+def test_integers_that_javascript_or_protobuf_cannot_tell_are_replayed(
+    tmp_path_factory: pytest.TempPathFactory, longs: list[int], bytes_: list[int]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "integers.json"
+    row = {"in_int64": longs, "in_int8": bytes_}
+    asked = Asked.of("every-datatype", row)
+    answer = Answer(
+        ({"out_int64": longs, "out_int8": bytes(b & 0xFF for b in bytes_)},), True, "every-datatype", 3, "r"
+    )
+    write(path, Recording([Recorded.of(asked, answer)]))
+    (call,) = json.loads(path.read_text())["calls"]
+    assert all(isinstance(number, dict) or abs(number) < 2**53 for number in call["inputs"]["in_int64"])
+    replayed = FakeClient(path).predict("every-datatype", {"in_int64": np.array(longs), "in_int8": bytes_})
+    assert replayed.row == answer.row
+    assert replayed.array("out_int8", np.int8).tolist() == [bytes_]
+
+
+def echo(request: Any, messages: MessageClasses) -> Any:
+    response: Any = messages.response()
+    for instance in request.instances:
+        prediction = response.predictions.add()
+        for field, value in instance.ListFields():
+            name = field.name.replace("in_", "out_")
+            if isinstance(value, bytes):
+                setattr(prediction, name, value)
+            else:
+                getattr(prediction, name).extend(value)
+    return response
+
+
+def test_tensors_of_bytes_and_long_integers_are_replayed_over_grpc(tmp_path: Path) -> None:
+    path, contract = tmp_path / "every.json", CONTRACTS["every-datatype"]
+    row = example_request(contract)["instances"][0]
+    row |= {"in_uint8": [250, 1], "in_int8": [-1, 5], "in_int64": [2**53 + 1, -(2**63)], "in_uint64": [2**64 - 1, 0]}
+    with (
+        grpc_server({"every-datatype": contract}, echo) as server,
+        GrpcClient(server.address) as client,
+        Recorder(client, path) as recorder,
+    ):
+        recorded = recorder.predict("every-datatype", row)
+    assert recorded.array("out_int8", np.int8).tolist() == [[-1, 5]]
+    assert recorded.array("out_uint8", np.uint8).tolist() == [[250, 1]]
+    assert FakeClient(path).predict("every-datatype", row).rows == recorded.rows
+    with fake_gateway(path) as gateway, GrpcClient(gateway.url) as client:
+        assert client.predict("every-datatype", row).rows == recorded.rows
+        assert client.predict("every-datatype", {**row, "in_int8": b"\xff\x05"}).rows == recorded.rows
+
+
 def range_of(count: int) -> list[int]:
     return list(range(1, count + 1))
 
@@ -201,6 +255,10 @@ def range_of(count: int) -> list[int]:
         ({"x": [1], "y": []}, {"x": [1]}, True),
         ([{"x": [1]}], {"x": [1]}, True),
         ([{"x": [1]}, {"x": [2]}], {"x": [1, 2]}, False),
+        ({"x": [[-1, 2]]}, {"x": {"b64": "/wI="}}, True),
+        ({"x": [255, 2]}, {"x": {"b64": "/wI="}}, True),
+        ({"x": [1, 2]}, {"x": {"b64": "/wI="}}, False),
+        ({"x": ["a"]}, {"x": {"b64": "/wI="}}, False),
     ],
 )
 def test_nested_and_flat_are_the_same_where_shapes_agree(one: Any, other: Any, same: bool) -> None:

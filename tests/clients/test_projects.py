@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.json_format import Parse
 from penstock_client import Answer, Client
@@ -128,6 +129,20 @@ def test_the_typed_module_works_with_a_recording(tmp_path: Path) -> None:
     assert answer.row.probabilities.tolist() == [0.0, 0.25, 0.75]
     assert answer.row.probabilities.dtype == "float32"
     assert json.loads(path.read_text())["calls"]
+
+
+@pytest.mark.parametrize("name", ["every-datatype", "every-scalar"])
+def test_the_typed_module_reads_tensors_of_bytes_that_came_over_grpc(name: str) -> None:
+    contract = TYPED[name]
+    module, row = module_of(name), example_response(contract)
+    row = dict(row["predictions"][0] if contract.batching else row)
+    values = 2 if contract.batching else 1
+    row |= {"out_uint8": b"\xfa\x01"[:values], "out_int8": b"\xff\x01"[:values]}
+    answer = getattr(module, f"{contract.service}Model")(Echo(row)).predict(
+        module.Instance(**{field.proto_name: 0 for field in contract.inputs})
+    )
+    assert np.ravel(answer.row.out_uint8)[0] == 250
+    assert np.ravel(answer.row.out_int8)[0] == -1
 
 
 @pytest.mark.parametrize("name", TYPED)

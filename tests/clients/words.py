@@ -23,7 +23,7 @@ TENSORS = (
     *("descriptor", "Clear", "constructor", "toString", "reset", "proto_message", "get_type", "equals", "clone"),
     *("parser", "serialized_size", "unknown_fields", "all_fields", "linux", "errno", "NULL", "instance", "prediction"),
     *("image", "image_size", "has_image", "image_count", "image_list", "image_bytes", "clear_image", "set_image"),
-    *("mutable_image", "Instance", "predict_request", "np", "model", "answer", "call"),
+    *("mutable_image", "Instance", "predict_request", "model", "answer", "call"),
 )
 
 

@@ -242,3 +242,29 @@ async def test_browsers_of_allowed_sites_may_call_and_no_others(tmp_path: Path) 
         assert wrong.headers["access-control-allow-origin"] == "https://app.example"
         assert "x-request-id" in wrong.headers["access-control-expose-headers"]
         assert json.loads(wrong.content)["code"] == 3
+        await envoys_own_replies(client)
+
+
+async def envoys_own_replies(client: httpx.AsyncClient) -> None:
+    """Those of allowed sites can read them, and others' browsers keep them from their pages."""
+    here, elsewhere = {"origin": "https://app.example"}, {"origin": "https://evil.example"}
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    refused = {
+        "UNKNOWN_MODEL": "/v1/models/nobody:predict",
+        "UNKNOWN_VERSION": "/v1/models/digits/versions/9:predict",
+        "NOT_FOUND": "/v1/elsewhere",
+    }
+    for reason, path in refused.items():
+        preflight = await client.options(path, headers=here | asks)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+        assert "content-type" in preflight.headers["access-control-allow-headers"]
+        reply = await client.post(path, json={}, headers=here)
+        assert (reply.status_code, reply.json()["details"][0]["reason"]) == (404, reason)
+        assert reply.headers.get_list("access-control-allow-origin") == ["https://app.example"]
+        assert "x-request-id" in reply.headers["access-control-expose-headers"]
+        assert reply.headers["vary"] == "origin"
+        assert (await client.options(path, headers=elsewhere | asks)).status_code == 404
+        for headers in ({}, elsewhere):
+            other = await client.post(path, json={}, headers=headers)
+            assert not [name for name in other.headers if name.startswith(("access-control", "x-penstock-local"))]

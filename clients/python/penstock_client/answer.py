@@ -32,8 +32,20 @@ class Answer:
         return self.rows[0]
 
     def array(self, output: str, dtype: DTypeLike = None) -> NDArray[np.generic]:
-        """One output of all rows as a numpy array, rows first (a model that does not batch has no such dimension)."""
-        return np.asarray([row[output] for row in self.rows] if self.batched else self.row[output], dtype)
+        """One output of all rows as a numpy array, rows first (a model that does not batch has no such dimension).
+
+        Over gRPC, UINT8 and INT8 outputs are bytes: say which of the two, array("mask", np.uint8).
+        """
+        if self.batched:
+            return np.asarray([array_of(row[output], dtype) for row in self.rows], dtype)
+        return array_of(self.row[output], dtype)
+
+
+def array_of(value: Any, dtype: DTypeLike = None) -> NDArray[Any]:
+    """An output's value as a numpy array; bytes are elements where `dtype` is of one byte, UINT8 or INT8."""
+    if isinstance(value, bytes) and dtype is not None and np.dtype(dtype) in (np.uint8, np.int8):
+        return np.frombuffer(value, dtype)
+    return np.asarray(value, dtype)
 
 
 def rows_of(**columns: ArrayLike) -> Sequence[Mapping[str, Any]]:

@@ -102,6 +102,7 @@ def _set(message: Message, field: _Field, value: Any) -> None:
     """Errors of protobuf about one value get the field's name."""
     try:
         if field.type == FieldDescriptor.TYPE_BYTES:
+            value = from_json(value) if isinstance(value, dict) else value
             setattr(message, field.name, value if isinstance(value, bytes) else bytes(map(_byte, _flat(value))))
         elif _is_repeated(field):
             getattr(message, field.name).extend(_read(field, each) for each in _flat(value))

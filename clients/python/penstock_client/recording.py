@@ -3,7 +3,8 @@
 The file is JSON, and one format: what the Python client records, the TypeScript client replays, and the other way
 round. Inputs and answers are rows, as typed JSON has them; a recording made over typed gRPC (by `GrpcClient`, by
 TypeScript) has its tensors flat, row-major. `descriptor` is the model's protobuf, with which the fake gateway answers
-typed gRPC.
+typed gRPC. Integers that a JavaScript number cannot hold are {"int": "9007199254740993"}, bytes are {"b64": "AP8="}; so
+are UINT8 and INT8 tensors that were recorded over gRPC, whose field is bytes.
 
 An input is found again by model, major, pinned version and values. Nested and flat are the same where the shapes do
 not contradict, and numbers are equal when six digits are, because a float32 array and a list of the same numbers
@@ -24,6 +25,9 @@ from penstock_client.errors import PenstockError, error_for
 from penstock_client.wire import Row, from_json, to_json
 
 FORMAT = 1
+
+_SAFE = 2**53 - 1
+"""The largest integer that is exact in JavaScript."""
 
 ModelApi: TypeAlias = tuple[str, int]
 """A model's key (its name with '_' for '-', as protobuf has it) and the major of its API."""
@@ -138,7 +142,32 @@ def read(path: Path) -> Recording:
 
 
 def _lines(values: Iterable[Any]) -> str:
-    return "\n  " + ",\n  ".join(to_json(value).decode() for value in values) + "\n"
+    return "\n  " + ",\n  ".join(to_json(_exact(value)).decode() for value in values) + "\n"
+
+
+def _exact(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {name: _exact(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_exact(member) for member in value]
+        case int() if abs(value) > _SAFE:
+            return {"int": str(value)}
+        case _:
+            return value
+
+
+def _integers(value: Any) -> Any:
+    """The inverse of `_exact`."""
+    match value:
+        case {"int": str(digits)}:
+            return int(digits)
+        case dict():
+            return {name: _integers(member) for name, member in value.items()}
+        case list():
+            return [_integers(member) for member in value]
+        case _:
+            return value
 
 
 def _written(call: Recorded) -> dict[str, Any]:
@@ -153,17 +182,37 @@ def _written(call: Recorded) -> dict[str, Any]:
 
 
 def _read(value: Mapping[str, Any]) -> Recorded:
-    asked = Asked(value["model"], int(value["major"]), value["version"], value["inputs"])
+    asked = Asked(value["model"], int(value["major"]), value["version"], _integers(value["inputs"]))
     if "answer" not in value:
         return Recorded(asked, Refusal(**value["error"]))
     answer = value["answer"]
-    rows = tuple({name: from_json(output) for name, output in row.items()} for row in answer["rows"])
+    rows = tuple({name: from_json(_integers(output)) for name, output in row.items()} for row in answer["rows"])
     return Recorded(asked, Answer(rows, answer["batched"], answer["model"], int(answer["version"]), ""))
 
 
 def _same(one: Row, other: Row) -> bool:
     (flat, shapes), (other_flat, other_shapes) = _flat(one), _flat(other)
-    return flat == other_flat and all(shapes[name] == other_shapes[name] for name in shapes.keys() & other_shapes)
+    if flat.keys() != other_flat.keys() or not all(_equal(flat[name], other_flat[name]) for name in flat):
+        return False
+    return all(shapes[name] == other_shapes[name] for name in shapes.keys() & other_shapes)
+
+
+def _equal(one: list[Any], other: list[Any]) -> bool:
+    """A list of bytes is what gRPC has for a tensor of them, signed or not; typed JSON has their numbers."""
+    if one == other:
+        return True
+    for bytes_, values in ((one, other), (other, one)):
+        match bytes_:
+            case [{"b64": str(text)}]:
+                return base64.b64decode(text) == _as_bytes(values)
+    return False
+
+
+def _as_bytes(values: list[Any]) -> bytes | None:
+    try:
+        return bytes(int(value) & 0xFF for value in values)
+    except (ValueError, TypeError):
+        return None
 
 
 def _flat(row: Row) -> tuple[dict[str, list[Any]], dict[str, Any]]:

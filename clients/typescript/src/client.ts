@@ -39,7 +39,9 @@ export interface Call {
   userId?: string;
   /** Names the call, for feedback and repeats; made here when it is left out. */
   requestId?: string;
+  /** For the whole call, repeats included. */
   timeoutMs?: number;
+  /** Aborting it cancels the call, in the gateway too, and ends repeats: the call fails with Code.Canceled. */
   signal?: AbortSignal;
 }
 
@@ -53,11 +55,13 @@ export interface Answer<T> {
 /** What was right: the true label (a list for several rows), or a reward (more is better). */
 export type Feedback = { label: unknown; row?: number } | { reward: number; row?: number };
 
+export type FeedbackCall = Pick<Call, "timeoutMs" | "signal">;
+
 export interface Penstock {
   /** One prediction. Throws PenstockError. */
   predict<S extends ModelService>(service: S, request: Input<S>, call?: Call): Promise<Answer<Output<S>>>;
   /** Throws PenstockError. */
-  feedback(requestId: string, given: Feedback): Promise<void>;
+  feedback(requestId: string, given: Feedback, call?: FeedbackCall): Promise<void>;
 }
 
 const DEFAULT_TIMEOUT_MS = 10_000;
@@ -77,7 +81,7 @@ export class Client implements Penstock {
     const timeoutMs = call.timeoutMs ?? this.settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const requestId = call.requestId ?? newId();
     const headers = this.headers({ ...call, requestId });
-    return this.repeated(timeoutMs, requestId, async (leftMs) => {
+    return this.repeated(timeoutMs, call.signal, async (leftMs) => {
       const { method } = service;
       const answer = await this.connection.transport.unary(method.predict, call.signal, leftMs, headers, request);
       const version = Number(answer.header.get("x-penstock-version"));
@@ -91,25 +95,37 @@ export class Client implements Penstock {
     });
   }
 
-  async feedback(requestId: string, given: Feedback): Promise<void> {
-    await this.repeated(this.settings.timeoutMs ?? DEFAULT_TIMEOUT_MS, requestId, async (leftMs) => {
-      const response = await this.post("/v1/feedback", { request_id: requestId, ...given }, leftMs, requestId);
+  async feedback(requestId: string, given: Feedback, call: FeedbackCall = {}): Promise<void> {
+    const timeoutMs = call.timeoutMs ?? this.settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    await this.repeated(timeoutMs, call.signal, async (leftMs) => {
+      const body = { request_id: requestId, ...given };
+      const response = await this.post("/v1/feedback", body, leftMs, call.signal, requestId);
       const text = await response.text();
       if (!response.ok) throw errorOfJson(response.status, text, requestId);
     });
   }
 
-  private async post(path: string, body: unknown, leftMs: number, requestId: string): Promise<Response> {
+  private async post(
+    path: string,
+    body: unknown,
+    leftMs: number,
+    signal: AbortSignal | undefined,
+    requestId: string,
+  ): Promise<Response> {
+    const deadline = AbortSignal.timeout(Math.max(1, leftMs));
     try {
       return await this.connection.fetch(`${this.connection.url}${path}`, {
         method: "POST",
-        headers: { "content-type": "application/json", ...this.settings.headers },
+        headers: {
+          ...this.settings.headers,
+          "content-type": "application/json",
+          "grpc-timeout": `${Math.max(1, Math.ceil(leftMs))}m`,
+        },
         body: JSON.stringify(body),
-        signal: AbortSignal.timeout(Math.max(1, leftMs)),
+        signal: signal ? AbortSignal.any([deadline, signal]) : deadline,
       });
     } catch (cause) {
-      const late = cause instanceof DOMException && cause.name === "TimeoutError";
-      const code = late ? Code.DeadlineExceeded : Code.Unavailable;
+      const code = signal?.aborted ? Code.Canceled : deadline.aborted ? Code.DeadlineExceeded : Code.Unavailable;
       throw new PenstockError(code, `no answer from ${this.connection.url}: ${cause}`, "", {}, requestId, { cause });
     }
   }
@@ -124,7 +140,11 @@ export class Client implements Penstock {
     };
   }
 
-  private async repeated<T>(timeoutMs: number, requestId: string, attempt: (leftMs: number) => Promise<T>): Promise<T> {
+  private async repeated<T>(
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    attempt: (leftMs: number) => Promise<T>,
+  ): Promise<T> {
     const until = Date.now() + timeoutMs;
     for (let number = 1; ; number++) {
       try {
@@ -134,11 +154,24 @@ export class Client implements Penstock {
       } catch (cause) {
         const error = errorOf(cause);
         const pause = pauseMs(this.retries, this.budget, error, number, until - Date.now());
-        if (pause === undefined) throw error;
-        await new Promise((resolve) => setTimeout(resolve, pause));
+        if (pause === undefined || signal?.aborted) throw error;
+        await elapsed(pause, signal);
       }
     }
   }
+}
+
+/** Waits, but not for a call that was cancelled: the next attempt says so. */
+function elapsed(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+    function done(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    }
+  });
 }
 
 interface StatusJson {

@@ -6,7 +6,7 @@
 import { create, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { base64Encode } from "@bufbuild/protobuf/wire";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import type { Answer, Call, Feedback, ModelService, Penstock } from "./client.js";
+import type { Answer, Call, Feedback, FeedbackCall, ModelService, Penstock } from "./client.js";
 import { PenstockError } from "./errors.js";
 import { messageOf, type Row, rowsOf } from "./rows.js";
 
@@ -68,8 +68,8 @@ export class Recorder implements Penstock {
     }
   }
 
-  feedback(requestId: string, given: Feedback): Promise<void> {
-    return this.client.feedback(requestId, given);
+  feedback(requestId: string, given: Feedback, call: FeedbackCall = {}): Promise<void> {
+    return this.client.feedback(requestId, given, call);
   }
 }
 

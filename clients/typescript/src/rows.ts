@@ -1,9 +1,15 @@
 /** A model's messages and the rows of a recording (typed JSON: one object per row), each into the other. */
 import { create, type DescField, type DescMessage, type Message, ScalarType } from "@bufbuild/protobuf";
-import { base64Decode } from "@bufbuild/protobuf/wire";
+import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { reflect, type ReflectMessage } from "@bufbuild/protobuf/reflect";
 
 export type Row = Record<string, unknown>;
+
+/** What JSON has no value for: bytes, and integers that no JavaScript number holds. */
+interface Marked {
+  b64?: string;
+  int?: string;
+}
 
 /** Tensors are flat. `batched`: the message holds a list of rows, otherwise it is the only row itself. */
 export function rowsOf(schema: DescMessage, message: Message): { rows: Row[]; batched: boolean } {
@@ -38,10 +44,10 @@ function rowOf(message: ReflectMessage): Row {
 function plain(value: unknown): unknown {
   if (typeof value === "bigint") {
     const number = Number(value);
-    return Number.isSafeInteger(number) ? number : String(value);
+    return Number.isSafeInteger(number) ? number : { int: String(value) };
   }
   if (typeof value === "number" && !Number.isFinite(value)) return String(value);
-  return value instanceof Uint8Array ? Array.from(value) : value;
+  return value instanceof Uint8Array ? { b64: base64Encode(value) } : value;
 }
 
 function filled(schema: DescMessage, row: Row): Message {
@@ -50,7 +56,10 @@ function filled(schema: DescMessage, row: Row): Message {
     const value = row[field.jsonName];
     if (value === undefined || value === null) continue;
     if (field.scalar === ScalarType.BYTES) {
-      init[field.localName] = Uint8Array.from(leaves(value), (byte) => Number(byte) & 0xff);
+      // Numbers are those of UINT8 or INT8, which Python recorded over JSON.
+      const { b64 } = value as Marked;
+      init[field.localName] =
+        b64 === undefined ? Uint8Array.from(leaves(value), (byte) => Number(byte) & 0xff) : base64Decode(b64);
       continue;
     }
     const values = leaves(value).map((each) => scalar(field, each));
@@ -68,11 +77,11 @@ function scalar(field: DescField, value: unknown): unknown {
   switch (field.scalar) {
     case ScalarType.SFIXED64:
     case ScalarType.FIXED64:
-      return BigInt(value as number | string);
+      return BigInt((value as Marked).int ?? (value as number | string));
     case ScalarType.STRING: {
       // Text that came as bytes.
-      const bytes = typeof value === "object" ? (value as { b64: string }).b64 : undefined;
-      return bytes === undefined ? value : new TextDecoder().decode(base64Decode(bytes));
+      const { b64 } = value as Marked;
+      return b64 === undefined ? value : new TextDecoder().decode(base64Decode(b64));
     }
     case ScalarType.BOOL:
       return value;

@@ -2,6 +2,7 @@
 --
 -- The first of the two filters. It sets `x-penstock-model`, by which Envoy picks the model's routes, so it must have
 -- `clear_route_cache: true`. Whatever fails here answers INTERNAL; a request is never passed on half-edited.
+local cors = require("cors")
 local errors = require("errors")
 local names = require("names")
 local oip_grpc = require("oip_grpc")
@@ -70,11 +71,14 @@ function envoy_on_request(handle)
 end
 
 function envoy_on_response(handle)
-  local details = value_of(handle:headers(), "x-penstock-local")
+  local headers = handle:headers()
+  local details = value_of(headers, "x-penstock-local")
   if details then
+    local origin, method = replies.mark(headers, "-origin"), replies.mark(headers, "-preflight")
     local ok, thrown = pcall(replies.reshape, handle, details)
     if not ok then
       handle:logErr("penstock.model: " .. tostring(thrown))
     end
+    cors.open(handle:headers(), origin, method)
   end
 end

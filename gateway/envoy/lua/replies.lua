@@ -19,6 +19,7 @@ local value_of = M.value_of
 local MARKS = {
   "x-penstock-local", "x-penstock-local-path", "x-penstock-local-model", "x-penstock-local-name", "x-penstock-local-version",
   "x-penstock-local-deadline", "x-penstock-local-limit", "x-penstock-local-type", "x-penstock-local-form",
+  "x-penstock-local-origin", "x-penstock-local-preflight",
 }
 
 -- Tells the second filter the size of a body that the first one gathered; only of a large one, that few requests carry it.
@@ -138,11 +139,16 @@ local function status_of_grpc(details, grpc_status)
   return GRPC_TO_HTTP[grpc_status] or 500
 end
 
--- What the marks of a local reply say of its request. A mark without a value is "-".
+-- One mark of a local reply; nil when it is absent or without a value, "-".
+function M.mark(headers, name)
+  local value = value_of(headers, "x-penstock-local" .. name)
+  return value ~= "-" and value or nil
+end
+
+-- What the marks of a local reply say of its request.
 local function marked(headers)
   local function mark(name)
-    local value = value_of(headers, "x-penstock-local" .. name)
-    return value ~= "-" and value or nil
+    return M.mark(headers, name)
   end
   local request = {
     path = mark("-path") or "",

@@ -19,7 +19,7 @@ from gateway.codegen.project import project
 from gateway.contract.descriptor import proto_file_name
 from gateway.contract.model import Contract
 from gateway.contract.snippets import Gateway
-from tests.clients.languages.programs import LANGUAGES, build, typescript_client
+from tests.clients.languages.programs import LANGUAGES, ROOT, build, typescript_client
 from tests.clients.words import MODELS, reserved
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
@@ -71,7 +71,9 @@ def compile_python(contract: Contract, folder: Path) -> None:
     out = [f"--{kind}_out=generated" for kind in ("python", "pyi", "grpc_python")]
     proto = proto_file_name(contract)
     build(sys.executable, "-m", "grpc_tools.protoc", "-I", "proto", *out, proto, cwd=folder)
-    build(sys.executable, "-m", "mypy", "--strict", f"{contract.key}_model.py", "example.py", cwd=folder)
+    # The checkout's own client is installed in place, where mypy does not look by itself.
+    client = f"MYPYPATH={ROOT / 'clients/python'}"
+    build("env", client, sys.executable, "-m", "mypy", "--strict", f"{contract.key}_model.py", "example.py", cwd=folder)
     stubs = f"import importlib; importlib.import_module('{contract.package}.{contract.key}_pb2_grpc')"
     build(sys.executable, "-c", stubs, cwd=folder / "generated")
 
