@@ -36,6 +36,7 @@ TENSORS_MODULES = (
     "typed_read",
     "contents",
     "answer",
+    "doubles",
     "digits",
     "json_write",
     "connect_json",

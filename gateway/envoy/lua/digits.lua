@@ -5,6 +5,7 @@
 -- number would corrupt LuaJIT, which boxes its values in NaNs.
 local bit = require("bit")
 local ffi = require("ffi")
+local doubles = require("doubles")
 local halves = require("halves")
 
 local band, rshift = bit.band, bit.rshift
@@ -181,6 +182,22 @@ function M.FP64(out, o, src, k)
   local v = ffi.cast("const double *", src)[k]
   if v == 0 then
     return put_text(out, o, high >= 2147483648 and "-0.0" or "0.0")
+  end
+  local size = v < 0 and -v or v
+  if size >= doubles.LEAST and size < doubles.MOST then
+    local sign = v < 0 and 1 or 0
+    out[o] = 45 -- written over where there is none
+    local after
+    if size < 1e15 and floor(size) == size then
+      after = put_whole(out, o + sign, size)
+      out[after], out[after + 1] = 46, 48
+      return after + 2
+    elseif low ~= 0 or band(high, 0xFFFFF) ~= 0 then
+      after = doubles.put(out, o + sign, size, band(rshift(high, 20), 2047) - 1023)
+    end
+    if after then
+      return after
+    end
   end
   local s = format("%.15g", v)
   if tonumber(s) ~= v then

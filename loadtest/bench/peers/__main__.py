@@ -18,7 +18,7 @@ from loadtest.bench.gateway.calls import LARGE, SMALL, WrongAnswer, call_once
 from loadtest.bench.gateway.fronts import stub
 from loadtest.bench.gateway.load import LoadFailed, ToolMissing, require_tools
 from loadtest.bench.gateway.report import commit
-from loadtest.bench.peers.environments import ENVIRONMENTS
+from loadtest.bench.peers.environments import ENVIRONMENTS, python_of
 from loadtest.bench.peers.measure import measure
 from loadtest.bench.peers.peers import Peer, Place, Running, peers
 from loadtest.bench.peers.report import chart, page
@@ -95,6 +95,8 @@ def _version(peer: Peer) -> str:
 
 
 def _measure(peer: Peer, place: Place, *, load_cpu: int, turns: int) -> Result:
+    if peer.environment:
+        python_of(peer.environment, say)
     mark, tree = uuid.uuid4().hex, None
     os.environ[MARK] = mark  # what is started from here on inherits it
     started = time.monotonic()

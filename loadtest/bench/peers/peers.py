@@ -67,13 +67,17 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`start` yields its ports as soon as its process runs; the first right answer says that it is ready."""
+    """`start` yields its ports as soon as its process runs; the first right answer says that it is ready.
+
+    `environment` is that of a peer with one of its own, which must be there before the start is timed.
+    """
 
     name: str
     version: Callable[[], str]
     runs_model: bool
     start: Callable[[Place], AbstractContextManager[Running]]
     works: Sequence[Work]
+    environment: str = ""
 
 
 def peers() -> list[Peer]:
@@ -103,11 +107,12 @@ def peers() -> list[Peer]:
             True,
             _mlserver,
             [*infer, infer_json(Size.SMALL), infer_json(Size.JSON)],
+            "mlserver",
         ),
-        Peer("KServe", lambda: version_of("kserve"), True, _kserve, [*infer, *infer_http, *both_json]),
-        Peer("BentoML", lambda: version_of("bentoml"), True, _bentoml, bento),
-        Peer("LitServe", lambda: version_of("litserve"), True, _litserve, own_json),
-        Peer("Ray Serve", lambda: version_of("ray"), True, _ray, ray),
+        Peer("KServe", lambda: version_of("kserve"), True, _kserve, [*infer, *infer_http, *both_json], "kserve"),
+        Peer("BentoML", lambda: version_of("bentoml"), True, _bentoml, bento, "bentoml"),
+        Peer("LitServe", lambda: version_of("litserve"), True, _litserve, own_json, "litserve"),
+        Peer("Ray Serve", lambda: version_of("ray"), True, _ray, ray, "ray"),
     ]
 
 

@@ -80,7 +80,7 @@ that a request passed on as it came is a failure.
 def _when(results: Sequence[Result]) -> str:
     """From the first peer to the last; a run that was taken up again may have a gap in between."""
     begun, ended = (pick(result.measured_at for result in results) for pick in (min, max))
-    return f"from {begun} to {ended}"
+    return begun if begun == ended else f"from {begun} to {ended}"
 
 
 def _goals(results: Sequence[Result]) -> Iterator[str]:
