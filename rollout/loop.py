@@ -64,6 +64,7 @@ class Loop:
         self._turned = asyncio.Event()
         self._started: float | None = None
         self._blind = False
+        self._reading = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def wake(self) -> None:
@@ -144,8 +145,10 @@ class Loop:
     async def _judge(self) -> None:
         self._blind = any(run.unseen for run in self._fleet)
         models = {run.model for run in self._fleet if run.progress.state in _WITH_EVIDENCE}
-        if not models:
+        if not models and not self._reading:
             return
+        # Once more without any, so that the next rollout's first tick is not as long as the time between the two.
+        self._reading = bool(models)
         ticks, trouble = await self._read(sorted(models))
         for run in self._fleet:
             if not run.judged:

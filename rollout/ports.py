@@ -176,5 +176,8 @@ class Evidence(Protocol):
     """A source of ticks, read once per controller tick for all models with an active rollout."""
 
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
-        """One `Tick` per model. Never raises: trouble is a Tick with `missing` set."""
+        """One `Tick` per model. Never raises: trouble is a Tick with `missing` set.
+
+        Counts are since the previous call. A model that was left out of that one begins anew: what came meanwhile is
+        evidence in no rollout."""
         ...

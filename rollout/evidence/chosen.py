@@ -23,7 +23,7 @@ class Chosen:
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
         """Ticks of the models that listen; a model without a rollout listens to everything."""
         listening = [model for model in models if (found := self._subject(model)) is None or self._listens(found)]
-        return await self._source.read(listening) if listening else {}
+        return await self._source.read(listening)
 
 
 def without_prometheus(subject: Subject) -> bool:

@@ -79,9 +79,10 @@ class EnvoyEvidence:
         await self._client.aclose()
 
     async def read(self, models: Sequence[str]) -> Mapping[str, Tick]:
-        """Counts since the previous call, per model. Never raises: trouble is a Tick with `missing` set."""
+        """Counts since the previous call, per model; one that was left out of that begins anew. Never raises: trouble
+        is a Tick with `missing` set."""
         readings: dict[Address, _Reading] = {}
-        for admin in self._admins:
+        for admin in self._admins if models else ():
             try:
                 readings[admin] = await self._scrape(admin, models)
             except (httpx.HTTPError, BadExposition, ValueError) as error:

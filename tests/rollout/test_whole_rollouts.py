@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import replace
 
@@ -171,3 +172,25 @@ def test_the_old_version_is_unloaded_when_the_rollback_window_closes() -> None:
 
     world = run_virtual(test)
     assert world.loaded == {("digits", 2)}
+
+
+def test_what_came_between_two_rollouts_is_evidence_in_neither() -> None:
+    """Of two in a row, loaded within a turn: the first tick of the second is no longer than any other."""
+
+    async def test(clock: VirtualClock) -> list[float]:
+        world = make_world(clock, load_s=0.0)
+        controller = make_controller(world, sqlite3.connect(":memory:"))
+        async with running(controller, world):
+            await controller.start("digits", 2, 1, QUICK)
+            await until(world, controller, State.STEP)
+            await clock.sleep(5.0)
+            await controller.abort("digits")
+            await until(world, controller, State.ABORTED)
+            await clock.sleep(500.0)
+            second = await controller.start("digits", 3, 1, QUICK)
+            await until(world, controller, State.STEP)
+            await clock.sleep(5.0)
+        records = [json.loads(line) for line in controller.journal(second.rollout_id)][1:]
+        return [record["body"]["s"] for record in records if record["kind"] == "tick"]
+
+    assert max(run_virtual(test)) <= 2.0

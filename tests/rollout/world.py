@@ -132,6 +132,7 @@ class World:
         if "read" in self.broken:
             raise self.broken["read"]
         await self.clock.sleep(self.read_s)
+        self._read_at = {model: at for model, at in self._read_at.items() if model in models}
         return {model: self._tick(model) for model in models}
 
     def _tick(self, model: str) -> Tick:
