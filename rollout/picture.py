@@ -31,6 +31,11 @@ _LINES = frozenset({State.SHADOW, State.GATE, State.STEP, State.BAKING, State.PA
 """States whose beginning is marked through all panels."""
 
 
+_PLACE = {"left": 0.08, "right": 0.94, "top": 0.925, "bottom": 0.06, "hspace": 0.28}
+_CHARACTER = 0.0085
+"""Width of a character of a label, as a part of the panel."""
+
+
 class Form(StrEnum):
     PNG = "png"
     SVG = "svg"
@@ -38,8 +43,11 @@ class Form(StrEnum):
 
 def picture(told: Chronicle, form: Form) -> bytes:
     """The file's content. SVG keeps text as text, so that it can be searched and read aloud."""
-    figure = Figure(figsize=(11.0, 9.5), layout="constrained", facecolor="white")
-    panels: Sequence[Axes] = figure.subplots(5, 1, sharex=True, height_ratios=(1.3, 1.1, 1.1, 1.1, 1.1))
+    figure = Figure(figsize=(11.0, 9.5), facecolor="white")
+    # Fixed, because matplotlib's own layouts differ in the last digit from run to run.
+    panels: Sequence[Axes] = figure.subplots(
+        5, 1, sharex=True, height_ratios=(1.3, 1.1, 1.1, 1.1, 1.1), gridspec_kw=_PLACE
+    )
     _weights(panels[0], told)
     _evidence(panels[1], told.points, "evidence of harm", lambda point: point.toward_rollback, "roll back")
     _evidence(panels[2], told.points, "evidence of safety", lambda point: point.toward_advance, "enough")
@@ -51,6 +59,7 @@ def picture(told: Chronicle, form: Form) -> bytes:
         panel.grid(axis="y", color="#e5e5e5", linewidth=0.6)
         panel.set_axisbelow(True)
         panel.margins(x=0.01)
+        panel.yaxis.set_label_coords(-0.052, 0.5)
     panels[-1].xaxis.set_major_locator(MultipleLocator(_beat(told.seconds)))
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds)))
     panels[-1].set_xlabel("time since the rollout was created")
@@ -62,6 +71,7 @@ def picture(told: Chronicle, form: Form) -> bytes:
         color=colour,
         fontsize=13,
         fontweight="bold",
+        y=0.985,
     )
     return _written(figure, form)
 
@@ -97,21 +107,26 @@ def _shadows(told: Chronicle) -> list[tuple[float, float]]:
 
 
 def _labels(axes: Axes, changes: Sequence[Change], end: float) -> None:
-    """Names of what happened, above the curve; those too close to the one before are left to the text."""
-    free = -end
+    """Names of what happened, above the curve, the end in a row of its own; those for which there is no room are left
+    to the text."""
+    taken = -end
     for change in changes:
-        ended = change.state in _ENDS
-        if not ended and (change.state not in _LINES or change.after_s - free < end * 0.055):
+        ended, name = change.state in _ENDS, _name(change)
+        if change.state is State.PROMOTING or not (ended or change.state in _LINES):
+            continue  # The end of a promotion is the next thing to happen, at once.
+        width = len(name) * _CHARACTER * end
+        at_right = change.after_s + width > end
+        begin = change.after_s - width if at_right else change.after_s
+        if not ended and begin < taken:
             continue
-        if change.state is State.PROMOTING:
-            continue  # The next thing to happen, at once.
-        free = change.after_s
+        taken = taken if ended else begin + width
         axes.annotate(
-            _name(change),
-            (change.after_s, 103),
-            xytext=(-2, 0) if ended else (2, 0),
-            ha="right" if ended else "left",
+            name,
+            (change.after_s, 115 if ended else 103),
+            xytext=(-2 if at_right else 2, 0),
+            ha="right" if at_right else "left",
             textcoords="offset points",
+            annotation_clip=False,
             fontsize=8,
             color=_ENDS.get(change.state, ("", "#444444"))[1],
         )
@@ -140,10 +155,10 @@ def _evidence(axes: Axes, points: Sequence[Point], title: str, part: Callable[[P
         values = [_parts(part(point)).get(name, float("nan")) for point in points]
         axes.plot(times, values, label=name, color=_METRIC_COLOURS[index % len(_METRIC_COLOURS)], linewidth=1.3)
     axes.axhline(1.0, color="#333333", linewidth=0.8, linestyle=":")
-    axes.text(1.0, 1.03, enough, transform=axes.get_yaxis_transform(), ha="right", fontsize=8, color="#333333")
+    axes.text(1.004, 1.0, enough, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#333333")
     axes.set_ylim(-0.03, 1.22)
     axes.set_yticks([0.0, 0.5, 1.0])
-    axes.set_ylabel(title)
+    axes.set_ylabel(f"{title},\n1 is enough")
     if names:
         _legend(axes)
 

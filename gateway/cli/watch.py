@@ -209,9 +209,11 @@ def expectation(status: Mapping[str, Any]) -> Iterator[RenderableType]:
         return
     if outlook["steps"]:
         yield Text(f"traffic: {outlook['traffic']}")
-    for step in outlook["steps"]:
-        share = f"{_share(step['weight_bp'])}{'' if step['step'] else ' mirrored'}"
-        yield Text(f"{share:>8}  {step['forecast']['words']}", "dim")
+        table = Table.grid(padding=(0, 2))
+        for step in outlook["steps"]:
+            share = f"  {_share(step['weight_bp'])}{'' if step['step'] else ' mirrored'}"
+            table.add_row(Text(share, "dim"), Text(step["forecast"]["words"], "dim"))
+        yield table
     for warning in outlook["warnings"]:
         yield Text(f"warning: {warning}", "yellow")
 

@@ -119,7 +119,7 @@ async def test_a_candidate_that_is_worse_is_refused_and_the_reason_has_the_numbe
     why = refusal(found, GoldenSpec("sha256:x", max_drop=0.02))
     assert "points below stable, 2.0 allowed" in why
     assert refusal(found, GoldenSpec("sha256:x", max_drop=0.2)) == ""
-    assert "below the required 99.0%" in refusal(found, GoldenSpec("sha256:x", min_accuracy=0.99))
+    assert "below the required 99.0 %" in refusal(found, GoldenSpec("sha256:x", min_accuracy=0.99))
 
 
 async def test_a_version_as_good_passes_and_per_class_adds_up() -> None:

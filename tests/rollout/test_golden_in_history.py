@@ -53,12 +53,12 @@ def test_it_is_told_and_drawn_from_the_journal_alone(right: int, end: State, sai
     chapter = next(chapter for chapter in told.chapters if chapter.golden is not None)
     assert chapter.golden is not None
     assert GoldenScore.from_json(chapter.golden).candidate_right == right
-    words = f"note: golden set of 50: candidate {right / 50:.1%}, stable 100.0%"
+    words = f"note: golden set of 50: candidate {2.0 * right:.1f} % right, stable 100.0 %"
     assert any(words in line for line in told.lines())
     assert json.loads(json.dumps(told.to_json()))["chapters"]
     page = report_page(chronicle(row, records), told)
     assert said in page
-    assert "digits: version 2 and version 1 on the golden set" in page
+    assert "digits: version 2 (candidate) and version 1 (stable) on the golden set" in page
     assert replay(row, records).same
 
 

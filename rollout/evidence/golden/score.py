@@ -54,8 +54,8 @@ class GoldenScore:
     def words(self) -> str:
         """One line for a person."""
         return (
-            f"golden set of {self.examples:,}: candidate {self.candidate_accuracy:.1%}, stable "
-            f"{self.stable_accuracy:.1%}; {self.candidate_only_wrong} answers only the candidate got wrong, "
+            f"golden set of {self.examples:,}: candidate {100 * self.candidate_accuracy:.1f} % right, stable "
+            f"{100 * self.stable_accuracy:.1f} %; {self.candidate_only_wrong} answers only the candidate got wrong, "
             f"{self.stable_only_wrong} only stable"
         )
 
@@ -115,7 +115,7 @@ def refusal(found: GoldenScore, spec: GoldenSpec) -> str:
     A drop beyond `max_drop` must be more than the luck of few examples, or a small file would refuse good versions.
     """
     if spec.min_accuracy is not None and found.candidate_accuracy < spec.min_accuracy:
-        return f"{found.words()}: below the required {spec.min_accuracy:.1%}"
+        return f"{found.words()}: below the required {100 * spec.min_accuracy:.1f} %"
     drop = found.stable_accuracy - found.candidate_accuracy
     if spec.max_drop is not None and drop > spec.max_drop and found.chance <= CONFIDENCE:
         return (
