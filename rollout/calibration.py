@@ -64,9 +64,9 @@ class Calibrated:
         if not self.enough:
             return f"not calibrated: {seen} in the history, {LEAST_S / 60:.0f} min needed"
         return (
-            f"calibrated on {seen}: two halves of its callers differ as much as chance times "
-            f"{self.errors.scale:.2f} in failed requests, times {self.callers.scale:.2f} in failed callers, and in "
-            f"latency so that less than {percent_words(self.latency_tolerance)} is not taken for harm"
+            f"calibrated on {seen}: between two halves of its callers, failed requests vary {self.errors.scale:.2f} "
+            f"times as much as by chance, failing callers {self.callers.scale:.2f} times, and a median that is "
+            f"{percent_words(self.latency_tolerance)} slower is no sign of harm yet"
         )
 
     def to_json(self) -> dict[str, Any]:

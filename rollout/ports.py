@@ -168,6 +168,9 @@ class Tick:
     """Non-empty: telemetry could not be read, and why. Arms are then meaningless."""
     classes: tuple[str, ...] = ()
     paired: PairedCounts | None = None
+    by_caller: bool = False
+    """Whether the traffic is sticky and `ArmCounts.callers` is counted, also where it is 0; from here on the judge goes
+    by callers."""
     callers_missing: str = ""
     """Non-empty: the callers of sticky traffic could not be counted, and why. The tick is judged by request."""
 

@@ -26,6 +26,8 @@ def tick_to_json(tick: Tick, known_edges: tuple[int, ...]) -> dict[str, Any]:
         body["arms"] = {str(version): arm_to_json(arm) for version, arm in tick.arms.items()}
     if tick.classes:
         body["classes"] = list(tick.classes)
+    if tick.by_caller:
+        body["by_caller"] = True
     if tick.callers_missing:
         body["callers_missing"] = tick.callers_missing
     if tick.paired is not None:
@@ -42,6 +44,7 @@ def tick_from_json(body: Mapping[str, Any], known_edges: tuple[int, ...]) -> Tic
         missing=body.get("missing", ""),
         classes=tuple(body.get("classes", ())),
         paired=PairedCounts(**body["paired"]) if "paired" in body else None,
+        by_caller=body.get("by_caller", False),
         callers_missing=body.get("callers_missing", ""),
     )
 

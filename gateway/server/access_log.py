@@ -134,6 +134,8 @@ class EntryReader:
 
 def _flags(common: AccessLogCommon) -> str:
     """As `%RESPONSE_FLAGS%` would have them, of those that matter here."""
+    if not common.HasField("response_flags"):
+        return ""
     return ",".join(short for name, short in _FLAGS.items() if getattr(common.response_flags, name))
 
 

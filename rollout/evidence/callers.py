@@ -18,8 +18,16 @@ from rollout.evidence.logged import LoggedRequest
 from rollout.ports import ArmCounts, Clock, Evidence, Tick
 
 LEAST_CALLERS = 5
-"""Sticky callers that a version must have met before its callers are counted: with fewer, a version that fails all of
-them could not be told from a few broken clients, and its requests are judged."""
+"""Sticky callers that each version must have met before callers are counted: with fewer, a version that fails all of
+them could not be told from a few broken clients, and requests are judged."""
+
+MANY_CALLERS = 100
+"""A model that had this many sticky callers in the last minutes has its callers counted from the candidate's first
+request on: a tenth of them are more than enough."""
+
+_MEMORY_S = 300.0
+"""Callers of the present five minutes and of those before are recent."""
+_MOST_MODELS = 1_000
 
 _WINDOW_S = 10.0
 _LEAST_WINDOW_S = 8.0
@@ -37,19 +45,43 @@ class _Counts:
     failed: int = 0
     known: set[int] = field(default_factory=set)
 
-    @property
-    def counted(self) -> bool:
-        """Whether its traffic is sticky enough to be judged by caller."""
-        return len(self.known) >= LEAST_CALLERS
-
 
 @dataclass(slots=True)
 class _Model:
-    """`window`: (seconds, requests that Envoy counted, entries of the log) per tick of late."""
+    """`window`: (seconds, requests that Envoy counted, entries of the log) per tick of late. `sticky`, it stays so."""
 
     versions: defaultdict[int, _Counts] = field(default_factory=lambda: defaultdict(_Counts))
     logged: int = 0
     window: deque[tuple[float, int, int]] = field(default_factory=deque)
+    sticky: bool = False
+
+    def has_enough(self) -> bool:
+        """Whether two versions have met enough sticky callers."""
+        return sum(len(counts.known) >= LEAST_CALLERS for counts in self.versions.values()) >= 2
+
+
+class _Recent:
+    """How many sticky callers each model had of late, up to `MANY_CALLERS`."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._now: dict[str, set[int]] = {}
+        self._before: dict[str, set[int]] = {}
+
+    def add(self, request: LoggedRequest, at: float) -> None:
+        if at - self._began >= _MEMORY_S:
+            self._before = self._now if at - self._began < 2 * _MEMORY_S else {}
+            self._now, self._began = {}, at
+        known = self._now.get(request.model)
+        if known is None:
+            if len(self._now) >= _MOST_MODELS:
+                return
+            known = self._now[request.model] = set()
+        if len(known) < MANY_CALLERS:
+            known.add(request.caller)
+
+    def many(self, model: str) -> bool:
+        return len(self._now.get(model, set()) | self._before.get(model, set())) >= MANY_CALLERS
 
 
 class CallerLog:
@@ -62,6 +94,7 @@ class CallerLog:
         self._clock = clock
         self._history = history
         self.failing = failing or FailingCallers()
+        self._recent = _Recent()
         self._second = 0
         self._models: dict[str, _Model] = {}
         self.uncounted = 0
@@ -75,6 +108,8 @@ class CallerLog:
         for request in requests:
             callers, failed = self.failing.observe(request, now)
             self._history.add(request, callers, failed, now)
+            if request.sticky:
+                self._recent.add(request, now)
             model = self._models.get(request.model)
             if model is None:
                 continue
@@ -89,20 +124,23 @@ class CallerLog:
         """The ticks with the callers of the same time. Counting of a model begins with its first read."""
         self.failing.begin_period()
         self._models = {name: self._models.get(name) or _Model() for name in models}
-        return {name: self._counted(self._models[name], tick) for name, tick in ticks.items()}
+        return {name: self._counted(name, self._models[name], tick) for name, tick in ticks.items()}
 
-    def _counted(self, model: _Model, tick: Tick) -> Tick:
+    def _counted(self, name: str, model: _Model, tick: Tick) -> Tick:
         if tick.missing:
             return tick  # What was counted since is in the next one, as with Envoy's counters.
+        model.sticky = model.sticky or model.has_enough() or self._recent.many(name)
         why = self._behind(model, tick)
+        arms = {version: _with_callers(arm, model.versions[version]) for version, arm in tick.arms.items()}
         model.logged = 0
-        arms = {version: _with_callers(arm, model.versions.get(version)) for version, arm in tick.arms.items()}
         for counts in model.versions.values():
             counts.callers = counts.failed = 0
-        if why and any(counts.counted for counts in model.versions.values()):
+        if not model.sticky:
+            return tick
+        if why:
             self.uncounted += 1
             return replace(tick, callers_missing=why)
-        return replace(tick, arms=arms)
+        return replace(tick, arms=arms, by_caller=True)
 
     def _behind(self, model: _Model, tick: Tick) -> str:
         """Why the log cannot be trusted to tell of all callers; empty when it can."""
@@ -128,7 +166,5 @@ class CountedCallers:
         return self._log.read(models, await self._source.read(models))
 
 
-def _with_callers(arm: ArmCounts, counts: _Counts | None) -> ArmCounts:
-    if counts is None or not counts.counted:
-        return arm
+def _with_callers(arm: ArmCounts, counts: _Counts) -> ArmCounts:
     return replace(arm, callers=counts.callers, bad_callers=counts.failed)

@@ -62,5 +62,6 @@ def _merged(ticks: Sequence[Tick]) -> Tick:
         missing=missing,
         classes=next((tick.classes for tick in ticks if tick.classes), ()),
         paired=next((tick.paired for tick in ticks if tick.paired is not None), None),
+        by_caller=any(tick.by_caller for tick in ticks),
         callers_missing=next((tick.callers_missing for tick in ticks if tick.callers_missing), ""),
     )

@@ -35,22 +35,32 @@ class Stretch:
     counts: npt.NDArray[np.uint32]
     latency: npt.NDArray[np.uint32]
 
-    @classmethod
-    def empty(cls, at: float) -> Stretch:
-        return cls(
-            at=at,
-            counts=np.zeros((WINDOWS, 2, len(COUNTS)), dtype=np.uint32),
-            latency=np.zeros((2, len(LIMITS_US) + 1), dtype=np.uint32),
-        )
+
+class Counting:
+    """A stretch while it is counted, in plain lists: one request at a time, they are several times quicker."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+        self._counts = [[0] * len(COUNTS) for _ in range(2 * WINDOWS)]
+        self._latency = [[0] * (len(LIMITS_US) + 1) for _ in range(2)]
 
     def add(self, request: LoggedRequest, callers: int, failed: int, at: float) -> None:
         """Count one request, and the callers that it stands for (`FailingCallers.observe`)."""
         if request.outcome is Outcome.CALLER:
             return
-        window = self.counts[min(max(int((at - self.at) / WINDOW_S), 0), WINDOWS - 1), request.half]
-        window += np.array((request.outcome is Outcome.BAD, 1, failed, callers), dtype=np.uint32)
+        half = request.half
+        counts = self._counts[2 * min(max(int((at - self._at) / WINDOW_S), 0), WINDOWS - 1) + half]
+        counts[1] += 1
+        counts[3] += callers
+        if request.outcome is Outcome.BAD:
+            counts[0] += 1
+            counts[2] += failed
         if request.latency_us is not None:
-            self.latency[request.half, bisect_right(LIMITS_US, request.latency_us)] += 1
+            self._latency[half][bisect_right(LIMITS_US, request.latency_us)] += 1
+
+    def stretch(self) -> Stretch:
+        counts = np.array(self._counts, dtype=np.uint32).reshape(WINDOWS, 2, len(COUNTS))
+        return Stretch(self._at, counts, np.array(self._latency, dtype=np.uint32))
 
 
 def start_of(at: float) -> float:

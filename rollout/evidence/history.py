@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from rollout.calibration import Calibrated, calibrate
-from rollout.evidence.halves import Stretch, start_of
+from rollout.evidence.halves import Counting, Stretch, start_of
 from rollout.evidence.history_store import KEPT_S, HistoryStore
 from rollout.evidence.logged import LoggedRequest
 from rollout.ports import Clock
@@ -21,7 +21,7 @@ from rollout.ports import Clock
 _log = logging.getLogger(__name__)
 
 MOST_VERSIONS = 1_000
-"""Versions with traffic in the same five minutes that are counted, 7 KB each. On disk a busy one takes some 0.3 MB a
+"""Versions with traffic in the same five minutes that are counted, 10 KB each. On disk a busy one takes some 0.3 MB a
 day."""
 
 StableLines = Callable[[], Mapping[tuple[str, int], str]]
@@ -36,7 +36,7 @@ class StableHistory:
         self._store = store
         self._stable = stable
         self._clock = clock
-        self._counting: dict[tuple[str, int], Stretch] = {}
+        self._counting: dict[tuple[str, int], Counting] = {}
         self._began = 0.0
         self._full: list[tuple[str, Stretch]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -52,13 +52,13 @@ class StableHistory:
             if self._full and (self._writer is None or self._writer.done()):
                 self._writer = asyncio.create_task(self._write(), name="history writer")
         version = (request.model, request.version)
-        stretch = self._counting.get(version)
-        if stretch is None:
+        counting = self._counting.get(version)
+        if counting is None:
             if len(self._counting) >= MOST_VERSIONS:
                 self.uncounted += 1
                 return
-            stretch = self._counting[version] = Stretch.empty(self._began)
-        stretch.add(request, callers, failed, at)
+            counting = self._counting[version] = Counting(self._began)
+        counting.add(request, callers, failed, at)
 
     def of(self, line: str) -> Calibrated:
         """What the last day of the line's stable versions tells of noise."""
@@ -77,7 +77,7 @@ class StableHistory:
 
     def _of_stable(self) -> Sequence[tuple[str, Stretch]]:
         lines = self._stable()
-        return [(lines[version], stretch) for version, stretch in self._counting.items() if version in lines]
+        return [(lines[version], found.stretch()) for version, found in self._counting.items() if version in lines]
 
     def _turn_over(self) -> None:
         found, self._counting = self._of_stable(), {}

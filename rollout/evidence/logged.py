@@ -39,9 +39,10 @@ class CallerHash:
     tried against what is kept, and nothing of a caller outlives the process."""
 
     def __init__(self, secret: bytes | None = None) -> None:
-        self._secret = secret or secrets.token_bytes(32)
+        self._keyed = blake2b(key=secret or secrets.token_bytes(32), digest_size=8)
 
     def __call__(self, model: str, caller: str) -> int:
         """The same caller of two models is two: what fails on one says nothing of the other."""
-        digest = blake2b(f"{model}/{caller}".encode(errors="replace"), key=self._secret, digest_size=8)
-        return int.from_bytes(digest.digest(), "big")
+        keyed = self._keyed.copy()
+        keyed.update(f"{model}/{caller}".encode(errors="replace"))
+        return int.from_bytes(keyed.digest(), "big")

@@ -72,7 +72,7 @@ class Judge:
                 reason = "telemetry: latency is counted in other buckets; learning anew"
                 return Verdict(Decision.HOLD, reason, self._reports())
         counts = [tick.arms.get(version, _NO_COUNTS) for version in (canary, stable)]
-        self._by_caller = self._by_caller or all(arm.callers for arm in counts)
+        self._by_caller = self._by_caller or tick.by_caller or all(arm.callers for arm in counts)
         by_caller = self._by_caller and not tick.callers_missing
         self._panel.errors.count_callers(by_caller)
         buckets, classes = len(self._panel.latency.edges_us) + 1, len(tick.classes)

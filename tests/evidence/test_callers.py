@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.evidence.callers import LEAST_CALLERS, CallerLog, CountedCallers
+from rollout.evidence.callers import LEAST_CALLERS, MANY_CALLERS, CallerLog, CountedCallers
 from rollout.evidence.failing import FORGIVEN_S, RECOVERED, FailingCallers
 from rollout.evidence.logged import LoggedRequest
 from rollout.ports import ArmCounts, Outcome, Tick
@@ -132,7 +132,7 @@ class Counters:
         return (await self.evidence.read(["digits"]))["digits"]
 
 
-def everybody(count: int = 40, *, version: int = 1) -> list[LoggedRequest]:
+def everybody(count: int = MANY_CALLERS, *, version: int = 1) -> list[LoggedRequest]:
     return [logged(caller, version=version) for caller in range(count)]
 
 
@@ -140,19 +140,41 @@ class TestCountedCallers:
     async def test_a_tick_has_the_callers_of_its_second(self) -> None:
         counters = Counters()
         await counters.second()
-        tick = await counters.second(*everybody(), *everybody(), logged(99, Outcome.BAD))
-        assert (tick.arms[1].requests, tick.arms[1].callers, tick.arms[1].bad_callers) == (81, 41, 1)
-        tick = await counters.second(*everybody(), logged(99, Outcome.BAD))
-        assert (tick.arms[1].callers, tick.arms[1].bad_callers) == (40, 0)
+        tick = await counters.second(*everybody(), *everybody(), logged(999, Outcome.BAD))
+        assert (tick.arms[1].requests, tick.arms[1].callers, tick.arms[1].bad_callers) == (201, 101, 1)
+        tick = await counters.second(*everybody(), logged(999, Outcome.BAD))
+        assert (tick.arms[1].callers, tick.arms[1].bad_callers) == (100, 0)
+        assert tick.by_caller
+
+    async def test_a_client_that_was_broken_before_is_no_news_on_the_candidate(self) -> None:
+        counters = Counters()
+        counters.log.record([*everybody(), logged(999, Outcome.BAD)])
+        tick = await counters.second(*everybody(), logged(999, Outcome.BAD, version=2))
+        assert tick.by_caller, "from the candidate's first request on"
+        assert (tick.arms[2].bad, tick.arms[2].callers) == (1, 0)
 
     async def test_traffic_that_is_not_sticky_is_judged_by_request(self) -> None:
         counters = Counters()
         await counters.second()
-        anonymous = [logged(number, sticky=False) for number in range(40)]
-        tick = await counters.second(*anonymous, *everybody(LEAST_CALLERS - 1))
-        assert tick.arms[1] == ArmCounts(ok=40 + LEAST_CALLERS - 1)
-        tick = await counters.second(*anonymous, logged(LEAST_CALLERS))
-        assert tick.arms[1].callers == 41
+        anonymous = [logged(number, sticky=False) for number in range(500)]
+        tick = await counters.second(*anonymous, *everybody(MANY_CALLERS - 1))
+        assert tick.arms[1] == ArmCounts(ok=500 + MANY_CALLERS - 1)
+        assert not tick.by_caller
+
+    async def test_with_few_callers_both_versions_must_have_met_some(self) -> None:
+        counters = Counters()
+        await counters.second()
+        few = everybody(LEAST_CALLERS)
+        assert not (await counters.second(*few, *everybody(LEAST_CALLERS - 1, version=2))).by_caller
+        tick = await counters.second(*few, logged(LEAST_CALLERS, version=2))
+        assert tick.by_caller
+        assert (tick.arms[1].callers, tick.arms[2].callers) == (LEAST_CALLERS, 1)
+
+    async def test_callers_of_ten_minutes_ago_are_not_recent(self) -> None:
+        counters = Counters()
+        counters.log.record(everybody())
+        counters.clock.seconds += 610.0
+        assert not (await counters.second(*everybody(1))).by_caller
 
     async def test_a_log_that_stops_is_missing_data_until_it_is_back(self) -> None:
         counters = Counters()
@@ -160,21 +182,22 @@ class TestCountedCallers:
             assert not (await counters.second(*everybody())).callers_missing
         ticks = [await counters.second(*everybody(), logged=False) for _ in range(12)]
         why = ticks[-1].callers_missing
-        assert why == "the access log tells of 0 of the 400 requests of the last 10 s"
+        assert why == "the access log tells of 0 of the 1,000 requests of the last 10 s"
         assert not ticks[1].callers_missing, "a moment behind is no matter"
         assert {tick.arms[1].callers for tick in ticks} == {0}
         assert counters.log.uncounted == sum(bool(tick.callers_missing) for tick in ticks)
+        assert not any(tick.by_caller and tick.callers_missing for tick in ticks)
         ticks = [await counters.second(*everybody()) for _ in range(8)]
         assert not ticks[-1].callers_missing
-        assert ticks[-1].arms[1].callers == 40
+        assert ticks[-1].arms[1].callers == 100
 
     async def test_a_log_that_lags_by_half_a_second_is_whole(self) -> None:
         counters, late = Counters(), list[LoggedRequest]()
         for _ in range(30):
             requests = everybody()
             counters.log.record(late)
-            counters.log.record(requests[:20])
-            late = requests[20:]
+            counters.log.record(requests[:50])
+            late = requests[50:]
             assert not (await counters.second(*requests, logged=False)).callers_missing
 
     async def test_a_model_that_never_had_sticky_callers_misses_none(self) -> None:
@@ -189,8 +212,8 @@ class TestCountedCallers:
         counters.missing = "Envoy did not answer"
         assert (await counters.second(*everybody())).missing
         counters.missing = ""
-        tick = await counters.second(*everybody(), logged(99, Outcome.BAD))
-        assert (tick.arms[1].requests, tick.arms[1].callers, tick.arms[1].bad_callers) == (81, 81, 1)
+        tick = await counters.second(*everybody(), logged(999, Outcome.BAD))
+        assert (tick.arms[1].requests, tick.arms[1].callers, tick.arms[1].bad_callers) == (201, 201, 1)
 
     async def test_counting_begins_anew_with_a_models_next_rollout(self) -> None:
         counters = Counters()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.database import open_database
 from rollout.calibration import LEAST_S, Calibrated, calibrate
-from rollout.evidence.halves import LIMITS_US, STRETCH_S, WINDOWS, Stretch
+from rollout.evidence.halves import LIMITS_US, STRETCH_S, WINDOWS, Counting, Stretch
 from rollout.evidence.history import MOST_VERSIONS, StableHistory
 from rollout.evidence.history_store import KEPT_S, HistoryStore
 from rollout.evidence.logged import LoggedRequest
@@ -37,10 +37,11 @@ def feed(history: StableHistory, clock: ManualClock, *requests: LoggedRequest, e
 
 class TestStretches:
     def test_a_request_counts_in_its_window_and_its_callers_half(self) -> None:
-        stretch = Stretch.empty(START)
-        stretch.add(logged(3, latency_us=float(LIMITS_US[7])), 1, 0, START + 12.0)
-        stretch.add(logged(2, Outcome.BAD), 1, 1, START + 299.9)
-        stretch.add(logged(2, Outcome.CALLER), 0, 0, START)
+        counting = Counting(START)
+        counting.add(logged(3, latency_us=float(LIMITS_US[7])), 1, 0, START + 12.0)
+        counting.add(logged(2, Outcome.BAD), 1, 1, START + 299.9)
+        counting.add(logged(2, Outcome.CALLER), 0, 0, START)
+        stretch = counting.stretch()
         assert np.argwhere(stretch.counts).tolist() == [
             [1, 1, 1],
             [1, 1, 3],
@@ -53,10 +54,11 @@ class TestStretches:
 
     @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.floats(0.0, 1e9), st.booleans()), max_size=30))
     def test_what_is_kept_is_what_was_counted(self, requests: list[tuple[int, float, bool]]) -> None:
-        stretch = Stretch.empty(START)
+        counting = Counting(START)
         for caller, latency_us, failed in requests:
             outcome = Outcome.BAD if failed else Outcome.OK
-            stretch.add(logged(caller, outcome, latency_us=latency_us), 1, int(failed), START + latency_us % STRETCH_S)
+            counting.add(logged(caller, outcome, latency_us=latency_us), 1, int(failed), START + latency_us % STRETCH_S)
+        stretch = counting.stretch()
         store = HistoryStore(memory())
         store.add([("digits", stretch)], START)
         (kept,) = store.read("digits", START)
@@ -139,7 +141,7 @@ class TestStableHistory:
     def test_what_another_version_of_penstock_wrote_is_left_out(self) -> None:
         connection = memory()
         store = HistoryStore(connection)
-        store.add([("digits", Stretch.empty(START))], START)
+        store.add([("digits", Counting(START).stretch())], START)
         for body in (b"", b"garbage", sqlite3.Binary(b"x\x9c\x03\x00\x00\x00\x00\x01")):
             connection.execute("INSERT INTO stretches VALUES ('digits', ?, 1, ?)", (START, body))
         connection.execute("INSERT INTO stretches VALUES ('digits', ?, 2, ?)", (START, b"of another format"))
@@ -152,12 +154,13 @@ def stretches(
     """`requests` gives those of each window of ten seconds."""
     rng, made = np.random.default_rng(1), []
     for number in range(count):
-        stretch = Stretch.empty(START + number * STRETCH_S)
+        began = START + number * STRETCH_S
+        counting = Counting(began)
         for window in range(WINDOWS):
             for request in requests(rng, number, window):
                 failed = int(request.outcome is Outcome.BAD)
-                stretch.add(request, 1, failed, stretch.at + 10.0 * window)
-        made.append(stretch)
+                counting.add(request, 1, failed, began + 10.0 * window)
+        made.append(counting.stretch())
     return made
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rollout.judge import Decision, DriftAction, Judge, JudgeSettings, Stage, Verdict
+from rollout.judge.dispersion import Calibration
 from rollout.ports import ArmCounts, Tick
 from tests.judge.traffic import CANARY, STABLE, Arm, ticks
 
@@ -149,3 +150,45 @@ class TestCallers:
             }
             seen.append(judge.observe(Tick(at=float(at), seconds=1.0, arms=arms), STABLE, CANARY).decision)
         assert Decision.ROLL_BACK in seen
+
+    def test_a_tick_without_any_caller_at_risk_is_judged_by_caller_all_the_same(self) -> None:
+        """The canary's first requests come from a client that was broken before."""
+        arms = {CANARY: ArmCounts(bad=20), STABLE: ArmCounts(ok=180, callers=90)}
+        decisions = {}
+        for by_caller in (False, True):
+            judge = Judge(QUICK)
+            judge.start_step(1000, 0.0, Stage.EARLY)
+            verdicts = [
+                judge.observe(Tick(float(at), 1.0, arms, by_caller=by_caller), STABLE, CANARY) for at in range(1, 5)
+            ]
+            decisions[by_caller] = {verdict.decision for verdict in verdicts}
+        assert Decision.ROLL_BACK in decisions[False]
+        assert decisions[True] == {Decision.HOLD}
+
+    def test_a_tick_whose_callers_are_missing_is_judged_by_request_and_says_so(self) -> None:
+        judge = Judge(QUICK)
+        judge.start_step(1000, 0.0, Stage.EARLY)
+        counted = {CANARY: ArmCounts(ok=20, callers=18), STABLE: ArmCounts(ok=180, callers=90)}
+        first = judge.observe(Tick(1.0, 1.0, counted, by_caller=True), STABLE, CANARY)
+        assert "caller" not in first.reason.replace("caller seconds", "")
+        failing = {CANARY: ArmCounts(bad=20), STABLE: ArmCounts(ok=180)}
+        verdicts = [
+            judge.observe(Tick(float(at), 1.0, failing, callers_missing="the log is late"), STABLE, CANARY)
+            for at in (2, 3)
+        ]
+        assert verdicts[-1].decision is Decision.ROLL_BACK
+        assert verdicts[-1].reason.endswith("; judged by request, since callers could not be counted (the log is late)")
+        assert "requests failed" in verdicts[-1].reason or "guardrail" in verdicts[-1].reason
+
+    def test_noise_by_caller_is_allowed_for_in_ticks_that_are_judged_by_caller(self) -> None:
+        settings = replace(QUICK, calibration=Calibration(scale=4.0), caller_calibration=Calibration(scale=2.0))
+        arms = {CANARY: ArmCounts(ok=20, callers=18), STABLE: ArmCounts(ok=180, callers=90)}
+        found = {}
+        for tick in (Tick(1.0, 1.0, arms, by_caller=True), Tick(1.0, 1.0, arms, callers_missing="late")):
+            judge = Judge(settings)
+            judge.start_step(1000, 0.0, Stage.EARLY)
+            judge.observe(Tick(0.5, 0.5, arms, by_caller=True), STABLE, CANARY)
+            found[tick.by_caller] = judge.observe(tick, STABLE, CANARY).metrics[0].phi
+        assert found == {True: 2.0, False: 4.0}
+        again, then = Judge(settings, judge.state()), Tick(2.0, 1.0, arms, by_caller=True)
+        assert again.observe(then, STABLE, CANARY) == judge.observe(then, STABLE, CANARY)

@@ -26,7 +26,7 @@ from adapters.triton.descriptors import inference_service_files
 from gateway.server.access_log import EntryReader, add_access_log
 from gateway.server.grpc_health import add_health
 from gateway.server.reflection import add_reflection
-from rollout.evidence.callers import LEAST_CALLERS, CallerLog
+from rollout.evidence.callers import MANY_CALLERS, CallerLog
 from rollout.evidence.feedback_request import parse_feedback
 from rollout.evidence.feedback_store import Prediction
 from rollout.evidence.history import StableHistory
@@ -242,15 +242,15 @@ class TestAccessLog:
         assert (counts[1].labelled, counts[1].wrong) == (2, 1)
 
     async def test_logged_requests_are_counted_by_caller(self, control: Control, plant: Plant) -> None:
-        tick = Tick(at=1.0, seconds=1.0, arms={1: ArmCounts(ok=2 * LEAST_CALLERS, bad=2)})
+        tick = Tick(at=1.0, seconds=1.0, arms={1: ArmCounts(ok=2 * MANY_CALLERS, bad=2)})
         control.callers.read(["adder"], {"adder": tick})
         message = als_pb2.StreamAccessLogsMessage()
-        users = [f"user-{number}" for number in range(LEAST_CALLERS)]
+        users = [f"user-{number}" for number in range(MANY_CALLERS)]
         message.http_logs.log_entry.extend([entry(user=user) for user in (*users, *users)])
         message.http_logs.log_entry.extend([entry(user="broken", gs="13", code=500)] * 2)
         await als_pb2_grpc.AccessLogServiceStub(control.channel).StreamAccessLogs(iter([message]))
         arm = control.callers.read(["adder"], {"adder": tick})["adder"].arms[1]
-        assert (arm.callers, arm.bad_callers) == (LEAST_CALLERS + 1, 1)
+        assert (arm.callers, arm.bad_callers) == (MANY_CALLERS + 1, 1)
 
     @pytest.mark.parametrize(
         "logged",
