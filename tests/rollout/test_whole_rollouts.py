@@ -186,7 +186,7 @@ def test_what_came_between_two_rollouts_is_evidence_in_neither() -> None:
             await clock.sleep(5.0)
             await controller.abort("digits")
             await until(world, controller, State.ABORTED)
-            await clock.sleep(500.0)
+            await clock.sleep(500.3)
             second = await controller.start("digits", 3, 1, QUICK)
             await until(world, controller, State.STEP)
             await clock.sleep(5.0)
