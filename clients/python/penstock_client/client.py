@@ -121,5 +121,7 @@ def _no_answer(error: httpx.HTTPError, url: httpx.URL, request: Request) -> Pens
     if isinstance(error, httpx.TimeoutException):
         message = f"{url} did not answer within {request.timeout_s:g} s"
         return error_for(Code.DEADLINE_EXCEEDED, message, reason="DEADLINE", request_id=request_id)
-    message = f"no answer from {url}: {error or type(error).__name__}. Does a gateway run there?"
+    distrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+    hint = "tls=Tls(ca=...) names an authority to trust" if distrusted else "Does a gateway run there?"
+    message = f"no answer from {url}: {error or type(error).__name__}. {hint}"
     return error_for(Code.UNAVAILABLE, message, reason="UNAVAILABLE", request_id=request_id)
