@@ -39,9 +39,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One version in a stretch of time. None where it says nothing: no request, or no answer."""
+    """One version in a stretch of time. None where it says nothing: no request, no answer, no label."""
 
     error_share: float | None
+    wrong_share: float | None
     p50_us: float | None
     p99_us: float | None
     requests: int
@@ -125,6 +126,7 @@ def _point(row: RolloutRow, stretch: Sequence[tuple[Tick, Verdict]]) -> Point:
 def _sample(arm: ArmCounts, edges_us: tuple[int, ...]) -> Sample:
     return Sample(
         error_share=arm.bad / arm.requests if arm.requests else None,
+        wrong_share=arm.wrong / arm.labelled if arm.labelled else None,
         p50_us=quantile_us(arm.latency, edges_us, 0.5),
         p99_us=quantile_us(arm.latency, edges_us, 0.99),
         requests=arm.requests,

@@ -43,16 +43,19 @@ class Form(StrEnum):
 
 def picture(told: Chronicle, form: Form) -> bytes:
     """The file's content. SVG keeps text as text, so that it can be searched and read aloud."""
-    figure = Figure(figsize=(11.0, 9.5), facecolor="white")
+    parts = [_errors, *([_wrong] if any(_labelled(point) for point in told.points) else []), _latency]
+    figure = Figure(figsize=(11.0, 1.9 * (3 + len(parts))), facecolor="white")
     # Fixed, because matplotlib's own layouts differ in the last digit from run to run.
     panels: Sequence[Axes] = figure.subplots(
-        5, 1, sharex=True, height_ratios=(1.3, 1.1, 1.1, 1.1, 1.1), gridspec_kw=_PLACE
+        3 + len(parts), 1, sharex=True, height_ratios=(1.2, *[1.0] * (2 + len(parts))), gridspec_kw=_PLACE
     )
     _weights(panels[0], told)
     _evidence(panels[1], told.points, "evidence of harm", lambda point: point.toward_rollback, "roll back")
     _evidence(panels[2], told.points, "evidence of safety", lambda point: point.toward_advance, "enough")
-    _errors(panels[3], told)
-    _latency(panels[4], told)
+    for part, panel in zip(parts, panels[3:], strict=True):
+        part(panel, told)
+        _gaps(panel, told.points)
+        _legend(panel)
     for panel in panels:
         _marks(panel, told.changes)
         panel.spines[["top", "right"]].set_visible(False)
@@ -62,7 +65,7 @@ def picture(told: Chronicle, form: Form) -> bytes:
         panel.yaxis.set_label_coords(-0.052, 0.5)
     panels[-1].xaxis.set_major_locator(MultipleLocator(_beat(told.seconds)))
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds)))
-    panels[-1].set_xlabel("time since the rollout was created")
+    panels[-1].set_xlabel("time since the rollout was created, minutes:seconds")
     row = told.row
     ending, colour = _ENDS.get(row.state, (row.state.value.replace("_", " "), "#333333"))
     figure.suptitle(
@@ -111,7 +114,7 @@ def _labels(axes: Axes, changes: Sequence[Change], end: float) -> None:
     to the text."""
     taken = -end
     for change in changes:
-        ended, name = change.state in _ENDS, _name(change)
+        ended, name = change.state in _ENDS or change.state is State.ROLLING_BACK, _name(change)
         if change.state is State.PROMOTING or not (ended or change.state in _LINES):
             continue  # The end of a promotion is the next thing to happen, at once.
         width = len(name) * _CHARACTER * end
@@ -128,7 +131,7 @@ def _labels(axes: Axes, changes: Sequence[Change], end: float) -> None:
             textcoords="offset points",
             annotation_clip=False,
             fontsize=8,
-            color=_ENDS.get(change.state, ("", "#444444"))[1],
+            color=_ENDS.get(change.state, ("", "#b03030" if ended else "#444444"))[1],
         )
 
 
@@ -175,10 +178,23 @@ def _parts(value: object) -> dict[str, float]:
 def _errors(axes: Axes, told: Chronicle) -> None:
     _two(axes, told, lambda sample: None if sample.error_share is None else 100.0 * sample.error_share)
     axes.set_ylabel("failed requests, %")
-    axes.set_ylim(bottom=0)
-    if axes.get_ylim()[1] < 0.1:
-        axes.set_ylim(0, 1.0)
-    _gaps(axes, told.points)
+    _from_zero(axes)
+
+
+def _wrong(axes: Axes, told: Chronicle) -> None:
+    _two(axes, told, lambda sample: None if sample.wrong_share is None else 100.0 * sample.wrong_share)
+    axes.set_ylabel("labelled answers\nwrong, %")
+    _from_zero(axes)
+
+
+def _labelled(point: Point) -> bool:
+    return point.stable.wrong_share is not None or point.candidate.wrong_share is not None
+
+
+def _from_zero(axes: Axes) -> None:
+    """A little below it, so that a curve at zero is seen."""
+    top = max(axes.get_ylim()[1], 1.0 if axes.get_ylim()[1] < 0.1 else 0.0)
+    axes.set_ylim(-0.03 * top, top)
 
 
 def _latency(axes: Axes, told: Chronicle) -> None:
@@ -189,7 +205,6 @@ def _latency(axes: Axes, told: Chronicle) -> None:
     axes.set_ylabel("latency, ms")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    _gaps(axes, told.points)
 
 
 def _ms(us: float | None) -> float | None:
@@ -214,15 +229,15 @@ def _two(
             linestyle=(0, (2, 1)) if dashed else "-",
             label=f"version {number}{suffix}",
         )
-    _legend(axes)
 
 
 def _gaps(axes: Axes, points: Sequence[Point]) -> None:
     """Where telemetry was missing."""
-    before = 0.0
+    before, label = 0.0, "no telemetry"
     for point in points:
         if point.missing:
-            axes.axvspan(before, point.after_s, color="#cc8888", alpha=0.25, linewidth=0)
+            axes.axvspan(before, point.after_s, color="#cc8888", alpha=0.25, linewidth=0, label=label)
+            label = ""
         before = point.after_s
 
 

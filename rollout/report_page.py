@@ -6,6 +6,7 @@ Written by `penstock rollout report`. Made of the journal alone, like the pictur
 from __future__ import annotations
 
 import json
+import math
 from html import escape
 
 from rollout.chronicle import Chronicle
@@ -13,6 +14,7 @@ from rollout.evidence.golden.picture import picture as golden_picture
 from rollout.evidence.golden.picture import title
 from rollout.evidence.golden.score import GoldenScore
 from rollout.explain import Chapter, Explanation, MetricLine
+from rollout.judge.verdict import evidence_words, percent_words, share_words
 from rollout.machine import State
 from rollout.picture import Form, picture
 
@@ -40,7 +42,8 @@ def report_page(told: Chronicle, explained: Explanation) -> str:
         f"<style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n"
         f"<p>{escape(_ending(explained))}</p>\n{drawing}\n{_golden(explained)}"
         f"<h2>What happened, and why</h2>\n{chapters}\n"
-        f"<h2>The spec</h2>\n<pre>{spec}</pre>\n</body></html>\n"
+        f"<h2>The spec</h2>\n<details><summary>as it was journalled</summary><pre>{spec}</pre></details>\n"
+        "</body></html>\n"
     )
 
 
@@ -57,7 +60,7 @@ def _golden(explained: Explanation) -> str:
 def _ending(explained: Explanation) -> str:
     state = explained.state.value.replace("_", " ")
     last = next((chapter for chapter in reversed(explained.chapters) if chapter.reason), None)
-    return f"It is {state}." if last is None else f"It is {state}. {last.reason}"
+    return f"It is {state}." if last is None else f"It is {state}: {last.reason}."
 
 
 def _chapter(chapter: Chapter) -> str:
@@ -76,9 +79,22 @@ def _table(chapter: Chapter) -> str:
     if not chapter.metrics:
         return ""
     rows = "".join(_row(line) for line in chapter.metrics)
-    return f"<table><tr><th>metric</th><th>numbers</th></tr>{rows}</table>"
+    heads = "".join(f"<th>{head}</th>" for head in ("metric", "candidate", "stable", "harm", "safety", "noise"))
+    return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
 def _row(line: MetricLine) -> str:
-    marked = ' class="decided"' if line.decided else ""
-    return f"<tr{marked}><td>{escape(line.metric)}</td><td>{escape(line.words)}</td></tr>"
+    marked, report = ' class="decided"' if line.decided else "", line.report
+    safety = "not asked"
+    if report.margin is not None:
+        shown = evidence_words(report.safe_log_e, report.safe_log_needed)
+        safety = f"margin {report.margin:g}: {shown} (budget {percent_words(math.exp(-report.safe_log_needed))})"
+    cells = (
+        line.metric,
+        f"{share_words(report.canary_bad, report.canary_total)} {line.unit}",
+        f"{share_words(report.stable_bad, report.stable_total)} {line.unit}",
+        f"{evidence_words(report.harm_log_e, report.harm_log_needed)} (budget {percent_words(line.budget)})",
+        safety,
+        f"counted {report.phi:.2f} times" if report.phi > 1.0 else "",
+    )
+    return f"<tr{marked}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -17,14 +17,16 @@ from rollout.evidence.logged import LoggedRequest
 from rollout.outlook import Traffic
 from rollout.ports import ArmCounts, Clock, Outcome
 
-MINUTES: Final = 5
+KEPT: Final = 15
 LEAST_S: Final = 10.0
 """After a start of the control plane nothing is said before this long."""
-_BUCKET_S: Final = 60.0
+_STRETCH_S: Final = 20.0
+_ENOUGH_S, _ENOUGH_REQUESTS = 30.0, 200
+"""The rate of so long and so many requests is the present one; with less, more of the past is looked at."""
 
 
 @dataclass(slots=True)
-class _Minute:
+class _Stretch:
     """`position`: where the joined feedback stood when it began."""
 
     began: float
@@ -34,17 +36,18 @@ class _Minute:
 
 
 class RecentTraffic:
-    """`rollout.outlook.PresentTraffic` of models by their public name. The last five minutes, in whole minutes."""
+    """`rollout.outlook.PresentTraffic` of models by their public name: of the last half minute, or of as many as five
+    minutes where that had few requests."""
 
     def __init__(self, *, desk: FeedbackDesk, clock: Clock) -> None:
         self._desk = desk
         self._clock = clock
-        self._minutes = deque([_Minute(clock.now(), desk.store.position)], maxlen=MINUTES)
+        self._stretches = deque([_Stretch(clock.now(), desk.store.position)], maxlen=KEPT)
 
     def record(self, requests: Iterable[LoggedRequest]) -> None:
         """Never blocks, never raises."""
         self._turn_over()
-        counts = self._minutes[-1].counts
+        counts = self._stretches[-1].counts
         for request in requests:
             if request.outcome is not Outcome.CALLER:
                 of_version = counts.setdefault((request.model, request.version), [0, 0])
@@ -53,17 +56,20 @@ class RecentTraffic:
     async def of(self, model: str, version: int) -> Traffic:
         self._turn_over()
         now = self._clock.now()
-        seconds = now - self._minutes[0].began
+        answered = failed = 0
+        for stretch in reversed(self._stretches):
+            counted = stretch.counts.get((model, version), (0, 0))
+            answered, failed = answered + counted[0], failed + counted[1]
+            seconds, position = now - stretch.began, stretch.position
+            if seconds >= _ENOUGH_S and answered + failed >= _ENOUGH_REQUESTS:
+                break
         if seconds < LEAST_S:
             return Traffic(trouble=f"the control plane has looked for {max(seconds, 0.0):.0f} s only")
         try:
-            feedback = await self._desk.counts(model, self._minutes[0].position, self._desk.store.position)
+            feedback = await self._desk.counts(model, position, self._desk.store.position)
         except sqlite3.Error as error:
             return Traffic(trouble=f"the feedback store cannot be read: {error}")
         arm = feedback.get(version, ArmCounts())
-        answered, failed = (
-            sum(minute.counts.get((model, version), (0, 0))[index] for minute in self._minutes) for index in (0, 1)
-        )
         return Traffic(
             seconds=seconds,
             requests=answered + failed,
@@ -75,7 +81,7 @@ class RecentTraffic:
         )
 
     def _turn_over(self) -> None:
-        began = self._minutes[-1].began
-        passed = int((self._clock.now() - began) // _BUCKET_S)
-        for minute in range(max(1, passed - MINUTES + 1), passed + 1):
-            self._minutes.append(_Minute(began + minute * _BUCKET_S, self._desk.store.position))
+        began = self._stretches[-1].began
+        passed = int((self._clock.now() - began) // _STRETCH_S)
+        for number in range(max(1, passed - KEPT + 1), passed + 1):
+            self._stretches.append(_Stretch(began + number * _STRETCH_S, self._desk.store.position))

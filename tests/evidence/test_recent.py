@@ -45,8 +45,17 @@ async def test_the_rate_is_that_of_the_last_minutes(recent: RecentTraffic, clock
     seen = await recent.of("digits", 1)
     assert seen.rps == pytest.approx(10.0, rel=0.05)
     assert seen.errors / seen.requests == pytest.approx(0.1)
-    assert 240.0 <= seen.seconds <= 300.0
-    assert seen.words() == f"10 requests a second in the last {seen.seconds:.0f} s"
+    assert 30.0 <= seen.seconds <= 60.0
+    assert seen.words() == f"{seen.rps:.3g} requests a second in the last {seen.seconds:.0f} s"
+
+
+async def test_where_requests_are_few_it_looks_further_back(recent: RecentTraffic, clock: ManualClock) -> None:
+    for _ in range(300):
+        clock.seconds += 1.0
+        recent.record(logged(1) if int(clock.seconds) % 10 == 0 else [])
+    seen = await recent.of("digits", 1)
+    assert seen.rps == pytest.approx(0.1, rel=0.1)
+    assert 280.0 <= seen.seconds <= 300.0
 
 
 async def test_a_callers_own_mistake_is_no_traffic_of_the_version(recent: RecentTraffic, clock: ManualClock) -> None:
