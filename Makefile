@@ -65,7 +65,7 @@ generate: $(READY) ## golden files and pinned requirements anew (pins are kept w
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
 clean: ## remove .venv and everything that tools left behind
-	@rm -rf .venv build *.egg-info clients/python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build *.egg-info clients/python/build clients/python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt requirements-dev.txt pyproject.toml clients/python/pyproject.toml .ci/setup

@@ -95,6 +95,7 @@ def _context(contract: Contract, gateway: Gateway) -> Mapping[str, Any]:
         "key": contract.key,
         "service": contract.service,
         "package": contract.package,
+        "major": contract.major,
         "namespace": ".".join(_camel(part) for part in contract.package.split(".")),
         "csharp_namespace": ".".join(_camel_after_digits(part) for part in contract.package.split(".")),
         "cpp_package": contract.package.replace(".", "::"),

@@ -31,7 +31,7 @@ def fresh_folder(folder: Path) -> Path:
 
 def run_block(block: str, folder: Path, penstock: Penstock) -> str:
     """What it printed. Every command must succeed."""
-    text = block.replace("http://127.0.0.1:8080", penstock.url).replace("http://127.0.0.1:8090", penstock.operators)
+    text = block.replace("127.0.0.1:8080", penstock.authority).replace("http://127.0.0.1:8090", penstock.operators)
     text = re.sub(
         r"(?m)^(\.venv/bin/penstock)", rf"\1 --gateway {penstock.url} --server {penstock.operators}", text
     ).replace("curl -s ", "curl -sS --fail-with-body ")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock_client import Answer, Client, Code, InvalidRequest, NotFound, PenstockError
+from penstock_client import Answer, Client, Code, InvalidRequest, NotFound, PenstockError, record
 from penstock_client.errors import error_for
 from penstock_client.fake import AsyncFakeClient, FakeClient, Feedback, NotRecorded, Recorder
 from penstock_client.fake_gateway import FakeGateway
@@ -239,6 +239,26 @@ def test_tensors_of_bytes_and_long_integers_are_replayed_over_grpc(tmp_path: Pat
     with fake_gateway(path) as gateway, GrpcClient(gateway.url) as client:
         assert client.predict("every-datatype", row).rows == recorded.rows
         assert client.predict("every-datatype", {**row, "in_int8": b"\xff\x05"}).rows == recorded.rows
+
+
+def test_requests_in_files_are_recorded_from_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, right, wrong = tmp_path / "recorded.json", tmp_path / "right.json", tmp_path / "wrong.json"
+    right.write_text('{"a": [1, 2, 3], "scale": 2}')
+    wrong.write_text('{"a": [1, 2, 3], "scale": -1}')
+    with grpc_server({"matrix": CONTRACTS["matrix"]}, matrix) as server:
+        out = ["--version", "7", "--out", str(path)]
+        assert record.main([server.address, "matrix", str(right), str(wrong), *out]) == 0
+        assert record.main([server.address, "tulip", str(right)]) == 1
+        right.write_text("{")
+        assert record.main([server.address, "matrix", str(right)]) == 1
+    said = capsys.readouterr()
+    assert "right.json: answered by version 7" in said.out
+    assert "wrong.json: INVALID_ARGUMENT: scale: must not be negative" in said.out
+    assert "no model 'tulip' here; there are: matrix" in said.err
+    with fake_gateway(path) as gateway, GrpcClient(gateway.url) as client:
+        assert client.predict("matrix", {"a": [1, 2, 3], "scale": 2.0}, version=7).row["b"] == [2, 4, 6]
+        with pytest.raises(InvalidRequest):
+            client.predict("matrix", {"a": [1, 2, 3], "scale": -1}, version=7)
 
 
 def range_of(count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from penstock_client import Client, PenstockError
-from penstock_client.fake import Feedback, Recorder
+from penstock_client import record
+from penstock_client.fake import Feedback
 from penstock_client.fake_gateway import FakeGateway
 
 from tests import models
@@ -100,11 +101,11 @@ def test_the_same_program_against_recordings(
 ) -> None:
     if request.node.callspec.params["ask"] not in ("cpp", "java", "kotlin", "go", "ruby", "node"):
         pytest.skip("the Python clients against the fake gateway are in test_fake.py; pages have penstock-client/fake")
-    path = tmp_path / "asked.json"
-    with Client(penstock.url) as client, Recorder(client, path) as recorder:
-        recorder.predict(MODEL, {"x": ROW}, version=2)
-        with pytest.raises(PenstockError):
-            recorder.predict(MODEL, {"x": [1.0]})
+    path, right, wrong = tmp_path / "asked.json", tmp_path / "right.json", tmp_path / "wrong.json"
+    right.write_text(json.dumps(Question().request))
+    wrong.write_text(json.dumps(Question(x=[1.0]).request))
+    given = [penstock.authority, MODEL, str(right), str(wrong), "--version", "2", "--out", str(path)]
+    assert record.main(given) == 0
     with FakeGateway(path) as fake:
         serving = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
         serving.start()
@@ -113,7 +114,7 @@ def test_the_same_program_against_recordings(
             said = ask(Question(version=2, label=3, address=address))
             assert (said.y, said.lines["version"], said.lines["feedback"]) == (ROW, "2", "given")
             assert fake.fake.given == [Feedback(said.lines["request"], 3, None, None)]
-            refused = ask(Question(x=[1.0], address=address))
+            refused = ask(Question(x=[1.0], version=2, address=address))
             assert (refused.lines["reason"], refused.details["field"]) == ("WRONG_COUNT", "instances[0].x")
             assert ask(Question(x=[9.0] * 4, address=address)).lines["reason"] == "NOT_RECORDED"
         finally:
