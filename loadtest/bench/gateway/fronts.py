@@ -153,6 +153,24 @@ def _plain(
     ways.append((f"{models[0].name}-infer", INFER_PATH, stubs[models[0].name].infer))
     clusters = [plain_cluster(name, loopback(port), http2=True, settings=settings) for name, _, port in ways]
     routes = [{"match": {"path": path}, "route": {"cluster": name}} for name, path, _ in ways]
+    return _router(routes, clusters, settings, filters)
+
+
+def answering(answers: Mapping[str, str], settings: EnvoySettings) -> Json:
+    """An Envoy that gives these JSON answers, by path, itself."""
+    as_json = {"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS"}
+    routes = [
+        {
+            "match": {"path": path},
+            "direct_response": {"status": 200, "body": {"inline_string": answer}},
+            "response_headers_to_add": [as_json],
+        }
+        for path, answer in answers.items()
+    ]
+    return _router(routes, [], settings, [])
+
+
+def _router(routes: list[Json], clusters: list[Json], settings: EnvoySettings, filters: list[Json]) -> Json:
     manager = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "callers",
