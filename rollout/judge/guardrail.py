@@ -80,15 +80,15 @@ class Scan(Rows):
         )
         return gross, np.stack([bad, n_canary, expected], axis=1)
 
-    def words(self, at: FloatArray) -> str:
-        """The first rollout's alarm for a person."""
+    def words(self, at: FloatArray, what: str = "requests") -> str:
+        """The first rollout's alarm for a person. `what` was counted."""
         first = np.zeros(1, dtype=np.int64)
         for window_s in (SHORT_S, LONG_S):
             gross, numbers = self._gross(at, first, window_s)
             if gross[0]:
                 bad, n_canary, expected = numbers[0]
                 return (
-                    f"guardrail: {bad:,.0f} of the canary's {n_canary:,.0f} requests failed within {window_s:.0f} s; "
+                    f"guardrail: {bad:,.0f} of the canary's {n_canary:,.0f} {what} failed within {window_s:.0f} s; "
                     f"stable's failures explain {expected:.1f}"
                 )
-        return f"guardrail: none of the canary's {self.answered[0, 1]:,.0f} requests in this step was answered"
+        return f"guardrail: none of the canary's {self.answered[0, 1]:,.0f} {what} in this step was answered"

@@ -116,7 +116,8 @@ class Judge:
 
     def _harm(self, tick: Tick, findings: Findings, found: tuple[MetricReport, ...]) -> str:
         if findings.alarm[0]:
-            return self._panel.scan.words(np.array([tick.at]))
+            what = "caller seconds" if self._panel.errors.by_caller else "requests"
+            return self._panel.scan.words(np.array([tick.at]), what)
         counted = {m.metric for m, harmful in zip(self._panel.metrics, findings.harmful[:, 0], strict=True) if harmful}
         harmful = [r for r in found if r.metric in counted or (r.harmful and r.metric in _PAIRED)]
         if harmful:

@@ -87,6 +87,9 @@ def callers_were_counted(stack: Penstock, rollout: int) -> None:
     restarted = next(index for index, record in enumerate(records) if "restarted" in record["body"].get("text", ""))
     after = [record["body"]["arms"] for record in records[restarted:] if record["body"].get("arms")]
     assert sum(arm.get("callers", 0) for tick in after for arm in tick.values()) > 0
+    metrics = httpx.get(f"{stack.operators}/metrics").text.splitlines()
+    assert "penstock_callers_failing 0.0" in metrics
+    assert "penstock_history_uncounted_total 0.0" in metrics
 
 
 async def test_frozen_in_mid_rollout(stack: Penstock) -> None:

@@ -98,6 +98,18 @@ def test_a_resume_reads_from_the_last_snapshot_on_and_the_last_transition(connec
     assert [r.kind for r in journal.since_snapshot(first)] == [Kind.TRANSITION, Kind.CHECKPOINT, Kind.TICK]
 
 
+def test_a_resume_reads_what_the_rollout_was_calibrated_on_however_long_ago(connection: sqlite3.Connection) -> None:
+    journal = Journal(connection)
+    first, other = opened(journal), opened(journal, "iris")
+    for rollout in (first, other):
+        journal.append([Record(rollout, 1.0, Kind.CALIBRATION, {"of": rollout}), transition(rollout, State.STEP, 1.0)])
+    checkpoint = Record(first, 2.0, Kind.CHECKPOINT, {})
+    journal.append([Record(first, 1.5, Kind.TICK, {}), checkpoint])
+    found = journal.since_snapshot(first)
+    assert [r.kind for r in found] == [Kind.CALIBRATION, Kind.TRANSITION, Kind.CHECKPOINT]
+    assert found[0].body == {"of": first}
+
+
 def test_a_closed_store_is_told_as_a_journal_error(connection: sqlite3.Connection) -> None:
     journal = Journal(connection)
     first = opened(journal)

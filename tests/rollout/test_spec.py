@@ -23,6 +23,7 @@ holdback: 10
 alpha: 0.5%
 beta: 0.05
 guardrail: false
+calibration: false
 margins:
   errors: 1%
   latency_p50: 10%
@@ -67,6 +68,7 @@ def test_every_setting_arrives() -> None:
         alpha=0.005,
         beta=0.05,
         guardrail=False,
+        calibration=False,
         margins=FixedMargins(errors=0.01, latency_p50=0.10, latency_p99=0.22, accuracy=1.2, reward=1.5),
         max_error_share=0.2,
         max_p99_s=0.25,

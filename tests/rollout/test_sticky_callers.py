@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from rollout.calibration import Calibrated
@@ -38,11 +39,26 @@ from tests.rollout.world import EDGES_US, GOOD, QUICK, Behaviour, World, make_co
 CALLERS = 150
 SHARE = 1.0 / np.arange(5, CALLERS + 5)
 """The busiest makes a tenth of the requests, before it is scaled to 1."""
-PLACE = np.random.default_rng(5).permutation(CALLERS) / CALLERS
-"""Below the weight: on the candidate."""
-BROKEN = frozenset(np.argsort(PLACE)[[2, 7, 40, 120]].tolist())
-"""All that these send fails, on either version; two of them reach the candidate in its first step."""
 
+
+@dataclass(frozen=True, eq=False)
+class Crowd:
+    """Who the callers are: those whose `place` is below the weight are on the candidate; all that the `broken` send
+    fails, on either version."""
+
+    place: npt.NDArray[np.float64]
+    broken: frozenset[int]
+
+    @classmethod
+    def of(cls, seed: int) -> Crowd:
+        """Three of the twenty busiest are broken."""
+        rng = np.random.default_rng(seed)
+        return cls(rng.random(CALLERS), frozenset(rng.choice(20, 3, replace=False).tolist()))
+
+
+_PLACE = np.random.default_rng(5).permutation(CALLERS) / CALLERS
+UNLUCKY = Crowd(_PLACE, frozenset(np.argsort(_PLACE)[[2, 7, 40, 120]].tolist()))
+"""Two of four broken clients reach the candidate in its first step."""
 
 SHORT = replace(QUICK, margins=FixedMargins(errors=0.03, latency_p50=0.5, latency_p99=0.0))
 
@@ -56,6 +72,7 @@ class StickyTraffic:
 
     world: World
     log: CallerLog
+    crowd: Crowd = UNLUCKY
     silent_s: float = float("inf")
     silent_until_s: float = float("inf")
     breaks_s: float = float("inf")
@@ -73,15 +90,14 @@ class StickyTraffic:
             return Tick(at=at, seconds=1.0, missing="first reading")
         rng = np.random.default_rng([3, round(at * 10)])
         requests = rng.poisson(world.rps * (at - last) * SHARE / SHARE.sum())
-        on_candidate = world.weight("digits") / FULL_WEIGHT > PLACE
+        on_candidate = self.crowd.place < world.weight("digits") / FULL_WEIGHT
         entries = []
         for caller in np.flatnonzero(requests).tolist():
             version = 2 if on_candidate[caller] else world.stable["digits"]
-            rate = (
-                1.0 if caller in BROKEN or (version == 2 and now >= self.breaks_s) else world.versions[version].errors
-            )
-            for failed in (rng.random(requests[caller]) < rate).tolist():
-                entries.append(logged(caller, Outcome.BAD if failed else Outcome.OK, version=version))
+            broken = caller in self.crowd.broken or (version == 2 and now >= self.breaks_s)
+            failed = rng.random(requests[caller]) < (1.0 if broken else world.versions[version].errors)
+            outcomes = [Outcome.BAD if bad else Outcome.OK for bad in failed.tolist()]
+            entries += [logged(caller, outcome, version=version) for outcome in outcomes]
         if not self.silent_s <= now < self.silent_until_s:
             self.log.record(entries)
         arms = {}
@@ -117,6 +133,7 @@ class Known:
 def roll(
     candidate: Behaviour = GOOD,
     *,
+    crowd: Crowd = UNLUCKY,
     by_caller: bool = True,
     spec: RolloutSpec = SHORT,
     history: Calibrated | None = None,
@@ -132,7 +149,7 @@ def roll(
             # Of no version: what it writes, it writes in a thread, which virtual time does not wait for.
             nothing = StableHistory(store=HistoryStore(memory()), stable=dict, clock=clock)
             log = CallerLog(clock=clock, history=nothing)
-            traffic = StickyTraffic(world, log, silent_s, silent_until_s, breaks_s)
+            traffic = StickyTraffic(world, log, crowd, silent_s, silent_until_s, breaks_s)
             evidence = CountedCallers(traffic, log) if by_caller else traffic
             known = None if history is None else Known(history)
             return log, make_controller(world, connection, evidence=evidence, history=known)
@@ -177,6 +194,19 @@ def test_a_bad_version_is_caught_by_its_callers(candidate: Behaviour, breaks_s: 
     status = roll(candidate, breaks_s=breaks_s, spec=replace(SHORT, min_step_s=30.0)).status
     assert status.state is State.ROLLED_BACK
     assert "errors" in status.reason or "guardrail" in status.reason
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_whoever_is_broken_healthy_versions_pass_and_bad_ones_do_not() -> None:
+    crowds = [Crowd.of(seed) for seed in range(20)]
+    by_caller = [roll(crowd=crowd).status.state for crowd in crowds]
+    by_request = [roll(crowd=crowd, by_caller=False).status.state for crowd in crowds]
+    assert by_caller.count(State.ROLLED_BACK) == 0
+    assert by_request.count(State.ROLLED_BACK) >= 5, "the crowds are such that it matters"
+    for errors in (0.05, 1.0):
+        bad = [roll(Behaviour(errors=errors), crowd=crowd).status.state for crowd in crowds]
+        assert set(bad) == {State.ROLLED_BACK}
 
 
 class TestTheLogIsSilent:
