@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from rollout.evidence.failing import FailingCallers
 from rollout.evidence.history import StableHistory
 from rollout.evidence.logged import LoggedRequest
+from rollout.judge.telemetry import LONGEST_TICK_S
 from rollout.ports import ArmCounts, Clock, Evidence, Tick
 
 LEAST_CALLERS = 5
@@ -129,6 +130,9 @@ class CallerLog:
     def _counted(self, name: str, model: _Model, tick: Tick) -> Tick:
         if tick.missing:
             return tick  # What was counted since is in the next one, as with Envoy's counters.
+        if tick.seconds > LONGEST_TICK_S:
+            self._models[name] = _Model()  # Nobody read for a while: this is another rollout.
+            return tick
         model.sticky = model.sticky or model.has_enough() or self._recent.many(name)
         why = self._behind(model, tick)
         arms = {version: _with_callers(arm, model.versions[version]) for version, arm in tick.arms.items()}

@@ -113,6 +113,7 @@ class Counters:
         self.evidence = CountedCallers(self, self.log)
         self.requests: list[LoggedRequest] = []
         self.missing = ""
+        self.seconds = 1.0
 
     async def read(self, models: Iterable[str]) -> dict[str, Tick]:
         outcomes: defaultdict[int, defaultdict[Outcome, int]] = defaultdict(lambda: defaultdict(int))
@@ -121,7 +122,7 @@ class Counters:
         if not self.missing:
             self.requests = []
         arms = {version: ArmCounts(ok=n[Outcome.OK], bad=n[Outcome.BAD]) for version, n in outcomes.items()}
-        tick = Tick(at=self.clock.now(), seconds=1.0, arms={} if self.missing else arms, missing=self.missing)
+        tick = Tick(at=self.clock.now(), seconds=self.seconds, arms={} if self.missing else arms, missing=self.missing)
         return dict.fromkeys(models, tick)
 
     async def second(self, *requests: LoggedRequest, logged: bool = True) -> Tick:
@@ -222,6 +223,16 @@ class TestCountedCallers:
         counters.log.record(everybody())
         tick = await counters.second()
         assert not tick.arms
+
+    async def test_and_after_a_while_without_any(self) -> None:
+        counters = Counters()
+        few = [*everybody(LEAST_CALLERS), *everybody(LEAST_CALLERS, version=2)]
+        assert (await counters.second(*few)).arms
+        assert (await counters.second(*few)).by_caller
+        counters.seconds = 3600.0
+        assert not (await counters.second(*few)).by_caller
+        counters.seconds = 1.0
+        assert not (await counters.second(*everybody(LEAST_CALLERS))).by_caller
 
     async def test_callers_never_outnumber_requests(self) -> None:
         counters, rng = Counters(), random.Random(1)
