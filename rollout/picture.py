@@ -31,7 +31,6 @@ _LINES = frozenset({State.SHADOW, State.GATE, State.STEP, State.BAKING, State.PA
 """States whose beginning is marked through all panels."""
 
 
-_PLACE = {"left": 0.08, "right": 0.94, "top": 0.925, "bottom": 0.06, "hspace": 0.28}
 _CHARACTER = 0.0085
 """Width of a character of a label, as a part of the panel."""
 
@@ -43,19 +42,14 @@ class Form(StrEnum):
 
 def picture(told: Chronicle, form: Form) -> bytes:
     """The file's content. SVG keeps text as text, so that it can be searched and read aloud."""
-    parts = [_errors, *([_wrong] if any(_labelled(point) for point in told.points) else []), _latency]
-    figure = Figure(figsize=(11.0, 1.9 * (3 + len(parts))), facecolor="white")
+    parts = [_weights, *(_judged(told) if told.points else ())]
+    height = 1.9 * max(len(parts), 2)
+    figure = Figure(figsize=(11.0, height), facecolor="white")
     # Fixed, because matplotlib's own layouts differ in the last digit from run to run.
-    panels: Sequence[Axes] = figure.subplots(
-        3 + len(parts), 1, sharex=True, height_ratios=(1.2, *[1.0] * (2 + len(parts))), gridspec_kw=_PLACE
-    )
-    _weights(panels[0], told)
-    _evidence(panels[1], told.points, "evidence of harm", lambda point: point.toward_rollback, "roll back")
-    _evidence(panels[2], told.points, "evidence of safety", lambda point: point.toward_advance, "enough")
-    for part, panel in zip(parts, panels[3:], strict=True):
+    place = {"left": 0.08, "right": 0.94, "top": 1.0 - 0.8 / height, "bottom": 0.6 / height, "hspace": 0.28}
+    panels: Sequence[Axes] = list(figure.subplots(len(parts), 1, sharex=True, squeeze=False, gridspec_kw=place)[:, 0])
+    for part, panel in zip(parts, panels, strict=True):
         part(panel, told)
-        _gaps(panel, told.points)
-        _legend(panel)
     for panel in panels:
         _marks(panel, told.changes)
         panel.spines[["top", "right"]].set_visible(False)
@@ -74,9 +68,15 @@ def picture(told: Chronicle, form: Form) -> bytes:
         color=colour,
         fontsize=13,
         fontweight="bold",
-        y=0.985,
+        y=1.0 - 0.15 / height,
     )
     return _written(figure, form)
+
+
+def _judged(told: Chronicle) -> Sequence[Callable[[Axes, Chronicle], None]]:
+    """Panels of what was seen; a rollout that ended before its first tick has none."""
+    labelled = any(_labelled(point) for point in told.points)
+    return (_harm, _safety, _errors, *([_wrong] if labelled else []), _latency)
 
 
 def _written(figure: Figure, form: Form) -> bytes:
@@ -151,6 +151,14 @@ def _marks(axes: Axes, changes: Sequence[Change]) -> None:
             axes.axvline(change.after_s, color="#bbbbbb", linewidth=0.8, linestyle=(0, (3, 2)))
 
 
+def _harm(axes: Axes, told: Chronicle) -> None:
+    _evidence(axes, told.points, "evidence of harm", lambda point: point.toward_rollback, "roll back")
+
+
+def _safety(axes: Axes, told: Chronicle) -> None:
+    _evidence(axes, told.points, "evidence of safety", lambda point: point.toward_advance, "enough")
+
+
 def _evidence(axes: Axes, points: Sequence[Point], title: str, part: Callable[[Point], object], enough: str) -> None:
     times = [point.after_s for point in points]
     names = sorted({name for point in points for name in _parts(part(point))})
@@ -179,12 +187,14 @@ def _errors(axes: Axes, told: Chronicle) -> None:
     _two(axes, told, lambda sample: None if sample.error_share is None else 100.0 * sample.error_share)
     axes.set_ylabel("failed requests, %")
     _from_zero(axes)
+    _gaps(axes, told.points)
 
 
 def _wrong(axes: Axes, told: Chronicle) -> None:
     _two(axes, told, lambda sample: None if sample.wrong_share is None else 100.0 * sample.wrong_share)
     axes.set_ylabel("labelled answers\nwrong, %")
     _from_zero(axes)
+    _gaps(axes, told.points)
 
 
 def _labelled(point: Point) -> bool:
@@ -205,6 +215,7 @@ def _latency(axes: Axes, told: Chronicle) -> None:
     axes.set_ylabel("latency, ms")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    _gaps(axes, told.points)
 
 
 def _ms(us: float | None) -> float | None:
@@ -232,13 +243,14 @@ def _two(
 
 
 def _gaps(axes: Axes, points: Sequence[Point]) -> None:
-    """Where telemetry was missing."""
+    """Where telemetry was missing; and the legend, which says so."""
     before, label = 0.0, "no telemetry"
     for point in points:
         if point.missing:
             axes.axvspan(before, point.after_s, color="#cc8888", alpha=0.25, linewidth=0, label=label)
             label = ""
         before = point.after_s
+    _legend(axes)
 
 
 def _decided_s(told: Chronicle) -> float:

@@ -181,11 +181,11 @@ def _evidence(status: Mapping[str, Any]) -> RenderableType:
 
 
 def _words(status: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield Text(status["waiting_for"] or status["reason"] or "starting")
+    yield _wrapped(status["waiting_for"] or status["reason"] or "starting")
     if status["forecast"] is not None:
-        yield Text(f"forecast: {status['forecast']['words']}")
+        yield _wrapped(f"forecast: {status['forecast']['words']}")
     for warning in warnings(status):
-        yield Text(f"warning: {warning}", "yellow")
+        yield _wrapped(f"warning: {warning}", "yellow")
     if status["withheld"]:
         yield Text("the candidate is not ready: it gets no traffic until it is", "yellow")
     for trouble in status["troubles"]:
@@ -224,6 +224,11 @@ def warnings(status: Mapping[str, Any]) -> list[str]:
         return list(status["forecast"]["warnings"])
     begun = status["step"] > 0 or status["final"]
     return [] if begun or status["outlook"] is None else list(status["outlook"]["warnings"])
+
+
+def _wrapped(words: str, style: str = "") -> Text:
+    """Long sentences on several lines, also in a panel, whatever the console does elsewhere."""
+    return Text(words, style, no_wrap=False, overflow="fold")
 
 
 def _place(status: Mapping[str, Any]) -> str:

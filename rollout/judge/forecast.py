@@ -102,11 +102,11 @@ def summary(
         words += f"; a regression of the margin's size would be rolled back within {time_words(detect_s)}"
     slow = [row for row in rows if _late(row.prove_s, deadline_s) or (_late(row.detect_s, deadline_s) and row in asked)]
     within = f" within {time_words(deadline_s)}" if math.isfinite(deadline_s) else ""
-    advice = (
-        f"{traffic} is little for it{within}: a larger share, a mirrored shadow step, a coarser margin or a longer "
-        "deadline would help"
+    too_slow = (
+        f"{traffic} is little to decide the step by{within} ({'; '.join(row.words for row in slow)}): "
+        "a larger share, a mirrored shadow step, a coarser margin or a longer deadline would help"
     )
-    return Forecast(tuple(rows), pass_s, detect_s, words, (*warnings, *(f"{row.words}; {advice}" for row in slow)))
+    return Forecast(tuple(rows), pass_s, detect_s, words, (*warnings, *([too_slow] if slow else [])))
 
 
 def _late(seconds: float | None, deadline_s: float) -> bool:

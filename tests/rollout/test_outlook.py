@@ -43,8 +43,9 @@ def test_a_step_that_cannot_see_its_margin_is_named_with_what_would_help() -> No
     spec = replace(DEFAULT, margins=replace(DEFAULT.margins, errors=0.001))
     found = outlook(spec, replace(BUSY, requests=300, errors=0))
     assert found.warnings
-    assert found.warnings[0].startswith("step 1: errors: 0.10 % more errors would be seen in about ")
-    assert "10 % of 1 requests a second is little for it within about 2 h: a larger share" in found.warnings[0]
+    said = "step 1: 10 % of 1 requests a second is little to decide the step by within about 2 h (errors: 0.10 % more"
+    assert found.warnings[0].startswith(said)
+    assert "): a larger share, a mirrored shadow step, a coarser margin" in found.warnings[0]
 
 
 def test_a_longer_deadline_helps() -> None:
