@@ -158,6 +158,29 @@ def test_a_busy_generator_is_told_so_that_it_is_not_taken_for_the_server() -> No
     assert generator.limit == pytest.approx(1 / 1.24)
 
 
+def test_a_ramp_marks_where_its_last_carried_step_ended() -> None:
+    plan = Plan("digits", protocols=(Protocol.JSON,), scenario=Scenario.RAMP, rate=10.0, seconds=30.0)
+    tally = Tally()
+    for second in range(15):
+        due = int(plan.schedule.rate_at(second + 0.5))
+        for _ in range(min(due, 3)):  # the fourth step is due 4 requests a second
+            tally.success("json", 1, "caller-1", 1_000.0, second=second, came=second)
+    figures = Figures(record_of(tally, plan=plan, seconds=15.0, events=(Event(1.0, "before"),)))
+    assert [(event.second, event.what) for event in figures.events()] == [
+        (1.0, "before"),
+        (9.0, "from here on not carried: at 4/s only 3/s were answered"),
+    ]
+    page = report_html(figures, conclude(figures))
+    assert "<li>9 s: from here on not carried: at 4/s only 3/s were answered</li>" in page
+
+
+def test_options_in_a_caution_are_not_broken_across_lines() -> None:
+    tally = counted([(1, "json", 1, 100_000.0, "")])
+    tally.used_cpu(1, cpu_s=0.99, share=0.99)
+    figures = Figures(record_of(tally))
+    assert "(<code>--workers</code>)" in report_html(figures, conclude(figures))
+
+
 @given(st.lists(st.floats(min_value=1e-3, max_value=1e5), min_size=1, max_size=50))
 def test_every_value_lies_on_its_axis_and_ticks_are_in_order(values: list[float]) -> None:
     for scale in (latency_scale(values), linear_scale(max(values))):
