@@ -7,10 +7,11 @@ Described by a person, estimated before a rollout, or read off a panel that judg
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rollout.judge.settings import JudgeSettings, Metric
 
@@ -82,8 +83,9 @@ class Flow:
         if not self.exceedance:
             return tail, tail * self.shifted ** (math.log1p(margin) / math.log1p(0.2))
         base = min(range(len(self.edges_us)), key=lambda index: abs(math.log(self.exceedance[index] / tail)))
-        later = min(bisect_left(self.edges_us, self.edges_us[base] * (1.0 + margin)), len(self.edges_us) - 1)
-        return self.exceedance[base], self.exceedance[later]
+        # Between two edges in a straight line: a margin may be narrower than a bucket.
+        later = float(np.interp(self.edges_us[base] * (1.0 + margin), self.edges_us, self.exceedance))
+        return self.exceedance[base], later
 
 
 @dataclass(frozen=True, slots=True)

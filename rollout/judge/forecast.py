@@ -95,11 +95,12 @@ def summary(
     asked = [row for row in rows if not row.tolerated]
     detect_s = None if not asked or any(r.detect_s is None for r in asked) else max(r.detect_s or 0.0 for r in asked)
     slowest = max(rows, key=lambda row: math.inf if row.prove_s is None else row.prove_s, default=None)
-    words = f"may pass in {time_words(pass_s)}"
+    words = "cannot pass at this traffic" if pass_s is None else f"may pass in {time_words(pass_s)}"
     if slowest is not None and (slowest.prove_s is None or slowest.prove_s > least_s):
         words += f" ({slowest.name} takes longest)"
     if asked:
-        words += f"; a regression of the margin's size would be rolled back within {time_words(detect_s)}"
+        seen = "would not be seen at this traffic" if detect_s is None else f"rolls back within {time_words(detect_s)}"
+        words += f"; a regression of the margin's size {seen}"
     slow = [row for row in rows if _late(row.prove_s, deadline_s) or (_late(row.detect_s, deadline_s) and row in asked)]
     within = f" within {time_words(deadline_s)}" if math.isfinite(deadline_s) else ""
     too_slow = (

@@ -123,6 +123,13 @@ def test_what_is_shown_takes_no_more_time_and_harm_is_still_foreseen() -> None:
     assert errors.detect_s == pytest.approx(of(Metric.ERRORS, rps=50)[0], rel=1.0)
 
 
+def test_a_margin_narrower_than_a_bucket_is_seen_too() -> None:
+    rows = {row.name: row for row in judged(60, rps=2000).forecast().rows}
+    assert rows["latency_p50"].detect_s is not None
+    edges, shares = (1000, 2000), (0.5, 0.1)
+    assert Flow(rps=1.0, edges_us=edges, exceedance=shares).beyond(0.5, 0.1) == pytest.approx((0.5, 0.46))
+
+
 def test_a_forecast_changes_nothing() -> None:
     judge = judged(20)
     before = judge.state()

@@ -96,7 +96,7 @@ def test_the_present_step_is_foreseen_from_the_traffic_in_it() -> None:
                 status = controller.status("digits")
                 assert status.forecast is not None
                 assert status.forecast.pass_s is not None
-                assert "a regression of the margin's size would be rolled back within" in status.forecast.words
+                assert "a regression of the margin's size rolls back within" in status.forecast.words
                 told = controller.explain(status.rollout_id).lines()
                 assert any(line.startswith("now: may pass in ") for line in told)
                 while controller.status("digits").step == 1:
