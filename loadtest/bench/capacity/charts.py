@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from loadtest.bench.capacity.fit import Fit, Point
 from loadtest.bench.capacity.fleet import Fleet
@@ -62,6 +62,9 @@ def cost_chart(measured: Mapping[Protocol, tuple[Fit, Sequence[Point]]], path: P
     for axis in (panels[0].yaxis, rate.yaxis):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter(NullFormatter())
+    for axes in panels:
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     figure.savefig(path)
 
 
