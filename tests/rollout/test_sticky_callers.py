@@ -25,7 +25,7 @@ from rollout.evidence.history_store import HistoryStore
 from rollout.explain import explain
 from rollout.journal import Kind
 from rollout.judge.dispersion import Calibration
-from rollout.machine import FINAL, State
+from rollout.machine import FINAL, DeadlineAction, State
 from rollout.ports import FULL_WEIGHT, ArmCounts, Outcome, Tick
 from rollout.rehearsal import rehearse
 from rollout.replay import replay
@@ -161,7 +161,7 @@ def roll(
                 await clock.sleep(restart_s)
             log, controller = controller_of()
         async with running(controller, world):
-            status = await until(world, controller, *FINAL, limit_s=7200.0)
+            status = await until(world, controller, *FINAL, State.PAUSED, limit_s=7200.0)
         return Told(status, tuple(controller.journal(1)), log.uncounted)
 
     return run_virtual(test)
@@ -199,11 +199,13 @@ def test_a_bad_version_is_caught_by_its_callers(candidate: Behaviour, breaks_s: 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_whoever_is_broken_healthy_versions_pass_and_bad_ones_do_not() -> None:
-    crowds = [Crowd.of(seed) for seed in range(20)]
+    crowds = [Crowd.of(seed) for seed in range(12)]
+    # By request the share of the traffic may look wrong for ever: callers come in lumps.
+    spec = replace(SHORT, deadline_s=300.0, on_deadline=DeadlineAction.PAUSE)
     by_caller = [roll(crowd=crowd).status.state for crowd in crowds]
-    by_request = [roll(crowd=crowd, by_caller=False).status.state for crowd in crowds]
-    assert by_caller.count(State.ROLLED_BACK) == 0
-    assert by_request.count(State.ROLLED_BACK) >= 5, "the crowds are such that it matters"
+    by_request = [roll(crowd=crowd, by_caller=False, spec=spec).status.state for crowd in crowds]
+    assert set(by_caller) == {State.PROMOTED}
+    assert by_request.count(State.ROLLED_BACK) >= 3, "the crowds are such that it matters"
     for errors in (0.05, 1.0):
         bad = [roll(Behaviour(errors=errors), crowd=crowd).status.state for crowd in crowds]
         assert set(bad) == {State.ROLLED_BACK}
