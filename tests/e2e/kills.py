@@ -34,6 +34,7 @@ import httpx
 from rollout.dump import parse
 from rollout.evidence.exposition import parse as parse_exposition
 from rollout.journal import Kind
+from rollout.replay import replay
 from tests import models
 from tests.e2e.load import Load, load
 from tests.e2e.running import Penstock, running
@@ -80,7 +81,7 @@ class Report:
     weight_s: list[float] = field(default_factory=list)
     met: Counter[str] = field(default_factory=Counter)
     ends: Counter[tuple[str, str]] = field(default_factory=Counter)
-    replayed: int = 0
+    verdicts: int = 0
     differing: list[str] = field(default_factory=list)
     requests: int = 0
     candidate_answers: int = 0
@@ -97,7 +98,7 @@ class Report:
             f"{sum(self.met.values())} kills; they met: {met}",
             f"{self.requests:,} requests, {len(self.failures)} failed",
             f"rollouts that ended: {ends}",
-            f"journals judged again: {self.replayed}, of which {len(self.differing)} differ",
+            f"verdicts judged again from the journals: {self.verdicts:,}, of which {len(self.differing)} differ",
             f"promises broken: {len(self.broken)}",
             f"answers of candidates in the journals: {self.counted:,} of {self.answered:,} that Envoy counted",
             f"the candidate's answers while nobody led: {self.candidate_answers:,} of {self.candidate_expected:,.0f} "
@@ -118,7 +119,7 @@ def _spread(seconds: Sequence[float]) -> str:
 
 
 async def storm(stack: Penstock, *, kills: int, seed: int, tell: Callable[[str], object] = lambda line: None) -> Report:
-    """Kill and restart `kills` times, then let the last rollout end. `tell` hears how far it is."""
+    """Kill and restart `kills` times, then let the last rollout end. `tell` hears the report so far."""
     chance, report = random.Random(seed), Report()
     await in_thread(stack.deploy_live, MODEL, models.add(1))
     async with load(stack, MODEL, SERVICE, ROW, workers=3) as seen:
@@ -135,7 +136,8 @@ async def storm(stack: Penstock, *, kills: int, seed: int, tell: Callable[[str],
                 status = await in_thread(stack.rollout, MODEL)
             report.met[status["state"]] += 1
             await _kill_and_restart(stack, status, report, seen)
-            tell(f"{sum(report.met.values())} kills, {dict(report.met)}, {dict(report.ends)}")
+            _count(seen, report)
+            tell("\n".join([*report.lines(), ""]))
         await _ended(stack, kind, await _decided(stack, rollout), report, seen)
         _count(seen, report)
     return report
@@ -192,13 +194,12 @@ async def _decided(stack: Penstock, rollout: int) -> dict[str, Any]:
 async def _ended(stack: Penstock, kind: str, status: dict[str, Any], report: Report, seen: Load) -> None:
     """Count how it ended, judge it again from its journal, and hold the journal and the callers against each other."""
     report.ends[kind, status["state"]] += 1
-    again = await in_thread(stack.cli, "rollout", "replay", str(status["rollout_id"]))
-    report.replayed += 1
-    if again.returncode != 0:
-        report.differing.append(again.stdout + again.stderr)
     name, candidate = f"rollout {status['rollout_id']} ({kind})", str(status["candidate"])
     response = await in_thread(httpx.get, f"{stack.operators}/api/v1/rollouts/{status['rollout_id']}/journal")
-    _, records = parse(response.raise_for_status().text.splitlines())
+    row, records = parse(response.raise_for_status().text.splitlines())
+    again = await in_thread(replay, row, records)
+    report.verdicts += again.verdicts
+    report.differing += [f"{name}: {difference}" for difference in again.differences]
     report.broken += [f"{name}: {rise}" for rise in unfounded_rises(records)]
     spans = [(r.body["at"] - r.body["s"], r.body["at"]) for r in records if r.kind is Kind.TICK]
     over = [killed for killed in report.killed_at for since, until in spans if since < killed < until]

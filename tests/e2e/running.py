@@ -62,7 +62,7 @@ class Penstock:
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, ready), daemon=True)
         self._reader.start()
-        assert ready.wait(90), "penstock up did not become ready:\n" + "\n".join(self.said)
+        assert ready.wait(300), "penstock up did not become ready:\n" + "\n".join(self.said)
         assert self._process.poll() is None, "penstock up ended:\n" + "\n".join(self.said)
 
     def flags(self) -> list[str]:

@@ -18,7 +18,8 @@ DEMO = JudgeSettings(
     warm_up_step_s=0.0,
     wrong_floor=0.02,
 )
-SEEDS = range(5)
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (2, 3, 4))]
+"""How often a verdict is right is for the bench to say; here a rule that is broken shows at any seed."""
 
 
 def simple(bad_canary: int, n_canary: int, bad_stable: int, n_stable: int) -> dict[int, ArmCounts]:
@@ -74,9 +75,9 @@ class TestRollingBack:
         settings = JudgeSettings(min_step_s=100_000.0)
         judge = Judge(settings)
         judge.start_step(1000, 0.0, Stage.EARLY)
-        for tick in ticks(rps=100, seconds=1200):
+        for tick in ticks(rps=100, seconds=600):
             assert judge.observe(tick, STABLE, CANARY).decision is Decision.HOLD
-        broken = ticks(rps=100, canary=Arm(errors=0.05), seconds=60, start=1200)
+        broken = ticks(rps=100, canary=Arm(errors=0.05), seconds=60, start=600)
         assert Decision.ROLL_BACK in {judge.observe(tick, STABLE, CANARY).decision for tick in broken}
 
     def test_the_guardrail_can_be_switched_off(self) -> None:
