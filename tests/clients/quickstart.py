@@ -1,8 +1,8 @@
-"""The shell blocks of a quickstart, run as they stand against a real stack.
+"""The shell and Python blocks of a quickstart, run as they stand against a real stack.
 
-A block is fenced with ```sh; what a reader must do first in another terminal is in words, not in a block. The
-addresses of the documents are replaced by the stack's own, and the checkout's .venv and clients/ are reachable from
-the fresh folder in which the blocks run.
+A block is fenced with ```sh or ```python; what a reader must do first in another terminal is in words, not in a block.
+The addresses of the documents are replaced by the stack's own, and the checkout's .venv and clients/ are reachable
+from the fresh folder in which the blocks run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ from pathlib import Path
 from tests.e2e.running import Penstock
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(document: Path) -> list[str]:
-    return BLOCK.findall(document.read_text(encoding="utf-8"))
+    """Those of the shell, and those of Python as the commands that run them where `digits_model.py` was written."""
+    found = BLOCK.findall(document.read_text(encoding="utf-8"))
+    return [text if kind == "sh" else _with_python(text) for kind, text in found]
+
+
+def _with_python(text: str) -> str:
+    return f"PYTHONPATH=digits-python client/bin/python - <<'EXAMPLE'\n{text}EXAMPLE\n"
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -32,10 +32,13 @@ BUILD_S = 300.0
 
 @dataclass(frozen=True)
 class Question:
-    """One prediction. `label`: feedback for it. `address`: another host:port than the gateway's, for programs."""
+    """One prediction. `label`: feedback for it. `address`: another host:port than the gateway's, for programs.
+
+    The timeout is long: what the model still works on for a caller who gave up may come first, on a busy machine.
+    """
 
     x: list[float] = field(default_factory=lambda: list(ROW))
-    timeout_ms: int | None = None
+    timeout_ms: int | None = 60_000
     version: int | None = None
     user: str | None = None
     label: Any = None
@@ -114,7 +117,7 @@ def _program(command: list[str], folder: Path, penstock: Penstock) -> Ask:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         said = Said.of(done.stdout)
@@ -270,7 +273,7 @@ class _Page:
         given = {name: value for name, value in {**call, "label": question.label}.items() if value is not None}
         self._question = {"url": self._gateway, "request": question.request, **given}
         self._asked.release()
-        assert self._answered.acquire(timeout=60), "the page gave no answer"
+        assert self._answered.acquire(timeout=120), "the page gave no answer"
         assert not self._text.startswith("broken"), self._text
         return Said.of(self._text)
 
