@@ -29,7 +29,7 @@ from loadtest.examples import Example
 from loadtest.pace import Pace
 from loadtest.protocols import Protocol
 from loadtest.results import UNKNOWN_VERSION
-from loadtest.surface import InferApi, TypedApi
+from loadtest.surface import InferApi, TypedApi, WrongExample
 from loadtest.tally import Tally
 
 REQUEST_ID = "x-request-id"
@@ -83,11 +83,21 @@ def calls_of(
         api = typed if protocol.typed else infer
         assert api is not None, f"{protocol} was asked for without its API"
         if protocol.is_grpc:
-            calls[protocol] = Call(api.grpc_path, tuple(map(api.grpc_body, examples)), api.answered)
+            calls[protocol] = Call(api.grpc_path, _bodies(api.grpc_body, examples), api.answered)
         else:
-            bodies = tuple(api.json_body(example).encode() for example in examples)
-            calls[protocol] = Call(api.http_path, bodies, _json_answered)
+            calls[protocol] = Call(api.http_path, _bodies(api.json_body, examples), _json_answered)
     return calls
+
+
+def _bodies(body: Callable[[Example], str | bytes], examples: tuple[Example, ...]) -> tuple[bytes, ...]:
+    made = []
+    for number, example in enumerate(examples, 1):
+        try:
+            content = body(example)
+        except WrongExample as error:
+            raise WrongExample(f"example {number} of {len(examples)}: {error}") from error
+        made.append(content.encode() if isinstance(content, str) else content)
+    return tuple(made)
 
 
 @dataclass(frozen=True, slots=True)
