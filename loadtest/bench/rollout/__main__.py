@@ -11,7 +11,18 @@ from pathlib import Path
 from loadtest.bench.rollout.cells import BAD_RUNS, HEALTHY_RUNS, SETS, Cell
 from loadtest.bench.rollout.page import page, verdict_line
 from loadtest.bench.rollout.scenario import SCENARIOS
-from loadtest.bench.rollout.simulate import BATCH, HELD, HORIZON_S, NULL_S, NULLS, RIVALS, RULES, simulate
+from loadtest.bench.rollout.simulate import (
+    BATCH,
+    HELD,
+    HORIZON_S,
+    NULL_S,
+    NULLS,
+    RIVALS,
+    RULES,
+    TOLERANT,
+    TOLERANTS,
+    simulate,
+)
 from loadtest.bench.rollout.store import Store
 
 
@@ -46,7 +57,7 @@ def main() -> int:
 def plan(cells: str, part: float, rivals: float) -> Iterator[tuple[str, Cell, int, int]]:
     """(rule, cell, batch, rollouts) in the order of their weight: a bench that is stopped has some of every cell."""
     for rule in RULES:
-        chosen = NULLS if rule == HELD else SETS[cells]
+        chosen = {HELD: NULLS, TOLERANT: TOLERANTS}.get(rule, SETS[cells])
         whole = part * (rivals if rule in RIVALS else 1.0)
         wanted = [(cell, batch, runs) for cell in chosen for batch, runs in batches(cell, whole)]
         for cell, batch, runs in sorted(wanted, key=lambda job: job[1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from zlib import crc32
 
@@ -53,12 +53,17 @@ DONE = {State.ROLLING_BACK: State.ROLLED_BACK, State.PROMOTING: State.PROMOTED}
 RIVALS = ("Flagger-like", "Argo-like", "Kayenta-like")
 NULL_S = 3600
 HELD = "Penstock, no step passed"
+TOLERANT, TOLERATED = "Penstock, 15 % slower tolerated", 0.15
+TOLERANTS = tuple(Cell(scenario, "gc", 200.0) for scenario in ("identical", "p99 +100 %"))
+"""What an owner of a server with long sawteeth would set, beyond what the history says."""
 NULLS = tuple(Cell("at every tolerance", noise, 200.0) for noise in ("none", "shared", "bursts"))
 
 
-def penstock(cell: Cell, batch: int, runs: int) -> Rule:
+def penstock(cell: Cell, batch: int, runs: int, latency_tolerance: float = 0.0) -> Rule:
     """The judge, calibrated on the batch's stretch of history."""
-    return Penstock(calibrated(cell.noise, cell.rps, batch), runs, check_share=not NOISES[cell.noise].sticky)
+    settings = calibrated(cell.noise, cell.rps, batch)
+    settings = replace(settings, latency_tolerance=max(settings.latency_tolerance, latency_tolerance))
+    return Penstock(settings, runs, check_share=not NOISES[cell.noise].sticky)
 
 
 RULES: dict[str, Callable[[Cell, int, int], Rule]] = {
@@ -66,6 +71,7 @@ RULES: dict[str, Callable[[Cell, int, int], Rule]] = {
     "Flagger-like": lambda _cell, _batch, runs: Flagger(runs),
     "Argo-like": lambda _cell, _batch, runs: Argo(runs),
     "Kayenta-like": lambda _cell, _batch, runs: Kayenta(runs),
+    TOLERANT: lambda cell, batch, runs: penstock(cell, batch, runs, TOLERATED),
     HELD: lambda _cell, _batch, runs: Penstock(JudgeSettings(min_step_s=10.0 * HORIZON_S), runs),
 }
 """Makes a rule for (cell, batch, number of rollouts)."""
