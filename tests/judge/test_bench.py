@@ -189,5 +189,5 @@ def test_the_page_says_what_was_missed() -> None:
     late = [Outcome("promoted", 900, 600, 5000, 5, "")] * 10
     text = page({("Penstock", cell): late, ("Argo-like", cell): late, (HELD, NULLS[0]): late})
     assert "MISSED" in text
-    assert "| missed | crash | realistic | 20 | 0 | 0 | 1e+02 % [72 %, 1e+02 %] | 10 | MISSED |" in text
+    assert "| missed | crash | realistic | 20 | 0 | 0 | 100 % [72 %, 100 %] | 10 | MISSED |" in text
     assert [target.cell for target, _ in judged({("Penstock", cell): late})] == [cell, cell]
