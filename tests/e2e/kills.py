@@ -106,7 +106,7 @@ class Report:
             f"from start to ready: {_spread(self.ready_s)}",
             f"processor time until then: {_spread(self.ready_cpu_s)}",
             f"from start to the rollout's state: {_spread(self.answers_s)}",
-            f"from start to its weight: {_spread(self.weight_s)}",
+            f"from start to its weight, or to the first answer where that came later: {_spread(self.weight_s)}",
         ]
 
 
@@ -170,11 +170,12 @@ async def _kill_and_restart(stack: Penstock, before: dict[str, Any], report: Rep
     report.answers_s.append(time.monotonic() - started)
     assert status["rollout_id"] == before["rollout_id"], "the rollout is the one that was under way"
     assert status["granted_bp"] >= 0
-    while status["granted_bp"] and not status["weight_bp"] and status["state"] in ("step", "baking"):
+    leads = bool(status["granted_bp"]) and status["state"] in ("step", "baking")
+    while leads and not status["weight_bp"] and status["state"] in ("step", "baking"):
         await asyncio.sleep(0.02)
         status = await in_thread(stack.rollout, MODEL)
-        if status["weight_bp"]:
-            report.weight_s.append(time.monotonic() - started)
+    if leads and status["weight_bp"]:
+        report.weight_s.append(time.monotonic() - started)
     if before["weight_bp"] and time.monotonic() - killed < LEASE_TTL_S - 1.0:
         answers = Counter(version for _, version in seen.answers[first:])
         report.candidate_answers += answers[str(before["candidate"])]

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.running import running
 from tests.evidence.faults import rollouts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(3000)]
 
 _log = logging.getLogger(__name__)
 

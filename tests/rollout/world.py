@@ -24,7 +24,7 @@ from rollout.performer import Check, Patience
 from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, Evidence, LoadRefused, PairedCounts, Tick
 from rollout.report import RolloutStatus
 from rollout.settings import ControllerSettings
-from rollout.spec import RolloutSpec
+from rollout.spec import FixedMargins, RolloutSpec
 from tests.rollout.virtual import VirtualClock
 
 TTL_S = 30.0
@@ -187,8 +187,16 @@ class World:
 GOOD = Behaviour()
 PATIENCE = Patience(first=0.5, longest=4.0, call=20.0, drain=1.0)
 
-QUICK = RolloutSpec(min_step_s=5.0, warm_up_start_s=2.0, warm_up_step_s=2.0, deadline_s=3600.0, rollback_window_s=60.0)
-"""Steps pass as soon as the evidence is there: short rollouts for tests that are not about time."""
+QUICK = RolloutSpec(
+    min_step_s=5.0,
+    warm_up_start_s=2.0,
+    warm_up_step_s=2.0,
+    deadline_s=3600.0,
+    rollback_window_s=60.0,
+    margins=FixedMargins(errors=0.02, latency_p50=0.5, latency_p99=1.0, accuracy=2.0),
+)
+"""Steps pass as soon as the evidence is there, and coarse margins need little of it: rollouts of two minutes, for tests
+that are not about time."""
 
 
 def make_controller(
