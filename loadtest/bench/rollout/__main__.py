@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadtest.bench.rollout.cells import BAD_RUNS, HEALTHY_RUNS, SETS, Cell
+from loadtest.bench.rollout.cells import BAD_RUNS, GROSS, GROSS_RUNS, HEALTHY_RUNS, SETS, Cell
 from loadtest.bench.rollout.page import page, verdict_line
 from loadtest.bench.rollout.scenario import SCENARIOS
 from loadtest.bench.rollout.simulate import (
@@ -66,7 +66,7 @@ def plan(cells: str, part: float, rivals: float) -> Iterator[tuple[str, Cell, in
 
 def batches(cell: Cell, part: float) -> list[tuple[int, int]]:
     """(number, rollouts) of each batch of a cell."""
-    whole = BAD_RUNS if SCENARIOS[cell.scenario].bad else HEALTHY_RUNS
+    whole = GROSS_RUNS if cell.scenario in GROSS else BAD_RUNS if SCENARIOS[cell.scenario].bad else HEALTHY_RUNS
     runs = max(1, round(whole * part))
     return [(number, min(BATCH, runs - number * BATCH)) for number in range(-(-runs // BATCH))]
 

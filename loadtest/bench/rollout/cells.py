@@ -7,7 +7,9 @@ from enum import StrEnum
 
 RATES = (2.0, 20.0, 200.0, 2000.0)
 REALISTIC, PER_VERSION = "realistic", "per version"
-HEALTHY_RUNS, BAD_RUNS = 1000, 400
+HEALTHY_RUNS, GROSS_RUNS, BAD_RUNS = 1000, 1000, 400
+GROSS = ("crash", "errors 50 %", "errors 5 %")
+"""What no rollout may miss, in as many runs as healthy versions have."""
 
 
 @dataclass(frozen=True, slots=True)
