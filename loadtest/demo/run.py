@@ -22,7 +22,7 @@ from rich.console import Console
 
 import loadtest
 from loadtest.demo import digits
-from loadtest.demo.children import Child, ChildFailed, quiet_environment
+from loadtest.demo.children import Child, ChildFailed, quiet_environment, uninterrupted
 from loadtest.demo.digits import Version
 from loadtest.demo.place import OPERATORS_PORT, NotInstalled, Place, shown, tool
 from loadtest.demo.story import ACTS, DESCRIPTIONS, MODEL, Act
@@ -93,13 +93,15 @@ class Demo:
         with ExitStack() as running:
             try:
                 running.callback(self._end_leftovers)
-                self._children.append(running.enter_context(self._start_stack()))
+                with uninterrupted():
+                    self._children.append(running.enter_context(self._start_stack()))
                 operators = running.enter_context(Operators(self._place.operators))
                 self._wait_ready(operators)
                 self._view.title(f"Version 1 goes live: {DESCRIPTIONS[Version.FIRST]}")
                 self._deploy(models[Version.FIRST])
                 self._ask_once()
-                load = running.enter_context(self._start_load())
+                with uninterrupted():
+                    load = running.enter_context(self._start_load())
                 self._children.append(load)
                 self._wait_traffic()
                 lines = [self._rollout(act, models[act.version], operators) for act in ACTS]

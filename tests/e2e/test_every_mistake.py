@@ -82,9 +82,9 @@ MISTAKES = [
             send=raw(b'{"instances":[{"x":[1,2,3,4],"z":1}]}')),
     Mistake("a wrong type", 3, "WRONG_TYPE", X3, over=JSON, says={"expected": "a number", "received": '"four"'},
             send=raw(b'{"instances":[{"x":[1,2,3,"four"]}]}')),
-    Mistake("a fraction for an integer", 3, "WRONG_TYPE", X3, over=JSON, model="short",
+    Mistake("a fraction for an integer", 3, "WRONG_TYPE", X3, over=JSON, model="brief",
             send=raw(b'{"instances":[{"x":[1,2,3,4.5]}]}')),
-    Mistake("a number too large for its type", 3, "OUT_OF_RANGE", X3, over=TYPED, model="short",
+    Mistake("a number too large for its type", 3, "OUT_OF_RANGE", X3, over=TYPED, model="brief",
             says={"expected": INT16, "received": "40000"}, send=rows({"x": [1, 2, 3, 40000]})),
     Mistake("a number too large for a float", 3, "OUT_OF_RANGE", X3, over=JSON,
             says={"expected": "a magnitude below 3.41e38"}, send=raw(b'{"instances":[{"x":[1,2,3,1e39]}]}')),
@@ -130,7 +130,7 @@ class Stack:
 
     def call(self, model: str = "mistaken", named: str = "", **send: Any) -> Call:
         name = named or model
-        datatype = "INT16" if model == "short" else "FP32"
+        datatype = "INT16" if model == "brief" else "FP32"
         parts = {"rows": GOOD, "datatype": datatype, "encode": self.typed[model].encode, **send}
         return Call(model=name, service=f"penstock.models.{name}.v1.{name.strip('_').capitalize()}", **parts)
 
@@ -138,10 +138,10 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(penstock: Penstock) -> Iterator[Stack]:
     penstock.deploy_live("mistaken", models.add_one())
-    penstock.deploy_live("short", models.identity(Datatype.INT16))
+    penstock.deploy_live("brief", models.identity(Datatype.INT16))
     penstock.deploy_live("slow", models.slow_on_large_input(rounds=5_000))
     with grpc.insecure_channel(penstock.authority, options=[("grpc.max_send_message_length", -1)]) as channel:
-        names = ("mistaken", "short", "slow")
+        names = ("mistaken", "brief", "slow")
         typed = {name: from_reflection(channel, f"penstock.models.{name}.v1.{name.capitalize()}") for name in names}
         yield Stack(Target(penstock.url, channel), typed)
 
@@ -220,10 +220,10 @@ def test_a_method_that_there_is_none_of_is_not_found(stack: Stack, path: str) ->
 
 def test_connect_json_has_the_forms_of_proto3_json(stack: Stack, penstock: Penstock) -> None:
     """64-bit integers as text and bytes as base64, in both directions; plain numbers are taken too."""
-    penstock.deploy_live("long", models.identity(Datatype.INT64))
+    penstock.deploy_live("longs", models.identity(Datatype.INT64))
     penstock.deploy_live("base64", models.identity(Datatype.UINT8))
     for model, given, other in (
-        ("long", ["1", "-2", "9223372036854775807", "-9223372036854775808"], [1, -2, 2**63 - 1, -(2**63)]),
+        ("longs", ["1", "-2", "9223372036854775807", "-9223372036854775808"], [1, -2, 2**63 - 1, -(2**63)]),
         ("base64", base64.b64encode(b"\0\1\xfe\xff").decode(), [0, 1, 254, 255]),
     ):
         for sent in (given, other):

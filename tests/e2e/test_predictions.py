@@ -50,7 +50,7 @@ CASES = [
     Case("fp64", models.identity(Datatype.FP64), [{"x": F64}, {"x": F64[::-1]}]),
     Case("int32", models.identity(Datatype.INT32), [{"x": I32}, {"x": I32[::-1]}]),
     Case("int64", models.identity(Datatype.INT64), [{"x": I64}, {"x": I64[::-1]}]),
-    Case("bool", models.identity(Datatype.BOOL), [{"x": [True, False, False, True]}]),
+    Case("truths", models.identity(Datatype.BOOL), [{"x": [True, False, False, True]}]),
     Case("bytes", models.identity(Datatype.BYTES), [{"x": TEXT}, {"x": TEXT[::-1]}]),
     Case("matrix", models.add_one(Datatype.FP32, (2, 3)), [{"x": [[1, 2, 3], [4, 5, 6]]}]),
     Case("dynamic", models.sums(), [{"x": [1.5, 2.5, 3.0]}, {"x": [4.0, 5.0, 6.5]}]),

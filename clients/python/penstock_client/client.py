@@ -16,6 +16,9 @@ from penstock_client.exchange import run, run_async
 from penstock_client.options import Call, Given, Settings, Tls
 from penstock_client.wire import Reply, Request, Row
 
+_UNANSWERED = (httpx.HTTPError, ssl.SSLError)
+"""TLS 1.3 tells a caller that its certificate is missing only when it reads the answer, and httpx lets that through."""
+
 
 class Client:
     """Calls the models behind one gateway. Keeps connections; close it, or use it in a `with` statement.
@@ -63,7 +66,7 @@ class Client:
             response = self._http.request(
                 request.method, request.path, content=request.content, headers=request.headers, timeout=request.left_s
             )
-        except httpx.HTTPError as error:
+        except _UNANSWERED as error:
             raise _no_answer(error, self._http.base_url, request) from error
         return Reply(response.status_code, response.headers, response.content)
 
@@ -102,7 +105,7 @@ class AsyncClient:
             response = await self._http.request(
                 request.method, request.path, content=request.content, headers=request.headers, timeout=request.left_s
             )
-        except httpx.HTTPError as error:
+        except _UNANSWERED as error:
             raise _no_answer(error, self._http.base_url, request) from error
         return Reply(response.status_code, response.headers, response.content)
 
@@ -116,7 +119,7 @@ def _trust(tls: Tls | None) -> ssl.SSLContext | bool:
     return context
 
 
-def _no_answer(error: httpx.HTTPError, url: httpx.URL, request: Request) -> PenstockError:
+def _no_answer(error: Exception, url: httpx.URL, request: Request) -> PenstockError:
     request_id = request.headers["x-request-id"]
     if isinstance(error, httpx.TimeoutException):
         message = f"{url} did not answer within {request.timeout_s:g} s"
