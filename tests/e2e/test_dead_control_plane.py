@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -53,6 +54,8 @@ async def test_killed_in_mid_rollout(stack: Penstock) -> None:
     await in_thread(stack.deploy_live, MODEL, models.add(1))
     async with load(stack, MODEL, SERVICE, ROW) as seen:
         await at_thirty_percent(stack, seen)
+        rollout = (await until(stack, MODEL, "step"))["rollout_id"]
+        await callers_of_both(stack, rollout, restarted=False)
         killed = time.monotonic()
         await in_thread(stack.kill)
         assert await canary_gone(seen) - killed <= TTL_S + 0.5
@@ -68,28 +71,37 @@ async def test_killed_in_mid_rollout(stack: Penstock) -> None:
         while seen.versions(resumed)["2"] == 0:
             await seen.answered(50)
             assert time.monotonic() - resumed < 30, "the candidate's share comes back"
+        await callers_of_both(stack, rollout, restarted=True)
 
         assert (await in_thread(stack.verb, MODEL, "promote")).status_code == 200
         await until(stack, MODEL, "promoted")
         assert await seen.next_versions(100) == {"2"}
     assert seen.failures == []
-    await in_thread(callers_were_counted, stack, status["rollout_id"])
-
-
-def callers_were_counted(stack: Penstock, rollout: int) -> None:
-    """The load is sticky, half of it: after the restart too, the journal has both versions' callers."""
-    lines = httpx.get(f"{stack.operators}/api/v1/rollouts/{rollout}/journal").text.splitlines()
-    records = [json.loads(line) for line in lines[1:]]
-    (calibration,) = [record["body"] for record in records if record["kind"] == "calibration"]
-    assert calibration["seconds"] < 1800, "there is next to no history yet"
-    arms = [record["body"]["arms"] for record in records if record["body"].get("arms")]
-    assert any(all(arm.get("callers", 0) > 0 for arm in tick.values()) and len(tick) == 2 for tick in arms)
-    restarted = next(index for index, record in enumerate(records) if "restarted" in record["body"].get("text", ""))
-    after = [record["body"]["arms"] for record in records[restarted:] if record["body"].get("arms")]
-    assert sum(arm.get("callers", 0) for tick in after for arm in tick.values()) > 0
-    metrics = httpx.get(f"{stack.operators}/metrics").text.splitlines()
+    calibration = [r["body"] for r in await in_thread(records, stack, rollout) if r["kind"] == "calibration"]
+    assert [found["seconds"] < 1800 for found in calibration] == [True], "there is next to no history yet"
+    metrics = (await in_thread(httpx.get, f"{stack.operators}/metrics")).text.splitlines()
     assert "penstock_callers_failing 0.0" in metrics
     assert "penstock_history_uncounted_total 0.0" in metrics
+
+
+async def callers_of_both(stack: Penstock, rollout: int, *, restarted: bool) -> None:
+    """Wait until the journal has a tick with callers of both versions: half of the load is sticky."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = await in_thread(records, stack, rollout)
+        if restarted:
+            notes = [record["body"].get("text", "") for record in found]
+            found = found[next(index for index, text in enumerate(notes) if "restarted" in text) :]
+        arms = [record["body"].get("arms") or {} for record in found]
+        if any(len(tick) == 2 and all(arm.get("callers", 0) > 0 for arm in tick.values()) for tick in arms):
+            return
+        assert time.monotonic() < deadline, "no callers in the journal"
+        await asyncio.sleep(0.2)
+
+
+def records(stack: Penstock, rollout: int) -> list[dict[str, Any]]:
+    lines = httpx.get(f"{stack.operators}/api/v1/rollouts/{rollout}/journal").text.splitlines()
+    return [json.loads(line) for line in lines[1:]]
 
 
 async def test_frozen_in_mid_rollout(stack: Penstock) -> None:
