@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,24 +16,32 @@ from rollout.machine import State
 from rollout.ports import Tick
 from rollout.report import RolloutStatus
 from tests.rollout.virtual import VirtualClock, run_virtual
-from tests.rollout.world import PATIENCE, QUICK, TTL_S, Behaviour, World, make_controller, make_world, running, until
+from tests.rollout.world import (
+    PATIENCE,
+    QUICK,
+    TTL_S,
+    Behaviour,
+    Story,
+    World,
+    make_controller,
+    make_world,
+    play,
+    running,
+    until,
+)
 
-Story = Callable[[World, Controller], Awaitable[None]]
 SLOW = replace(QUICK, min_step_s=3000.0)
 """Stays in its first step."""
 
 
-def play(story: Story) -> None:
-    async def test(clock: VirtualClock) -> None:
-        world = make_world(clock)
-        controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller, world):
-            await controller.start("digits", 2, 1, SLOW)
-            await until(world, controller, State.STEP)
-            await clock.sleep(5.0)
-            await story(world, controller)
+def play_in_a_step(story: Story) -> None:
+    async def in_a_step(world: World, controller: Controller) -> None:
+        await controller.start("digits", 2, 1, SLOW)
+        await until(world, controller, State.STEP)
+        await world.clock.sleep(5.0)
+        await story(world, controller)
 
-    run_virtual(test)
+    play(in_a_step)
 
 
 def troubles(status: RolloutStatus) -> dict[str, str]:
@@ -53,7 +61,7 @@ def test_after_a_freeze_no_weight_is_sent_before_a_fresh_tick_was_judged() -> No
         notes = [note for chapter in controller.explain(1).chapters for note in chapter.notes]
         assert "the controller was away for" in notes[0]
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_candidate_that_broke_during_a_freeze_is_taken_back() -> None:
@@ -63,7 +71,7 @@ def test_a_candidate_that_broke_during_a_freeze_is_taken_back() -> None:
         status = await until(world, controller, State.ROLLED_BACK, limit_s=30.0)
         assert "error" in status.reason
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_after_a_freeze_without_telemetry_the_weight_stays_0() -> None:
@@ -77,7 +85,7 @@ def test_after_a_freeze_without_telemetry_the_weight_stays_0() -> None:
         await world.clock.sleep(3.0)
         assert world.weight("digits") == 1000
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_restart_within_the_lease_makes_no_dip() -> None:
@@ -163,7 +171,7 @@ def test_a_data_plane_that_does_not_answer_is_told_and_tried_again() -> None:
         await world.clock.sleep(2.0)
         assert troubles(controller.status("digits")) == {}
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_an_evidence_source_that_fails_or_hangs_is_missing_data() -> None:
@@ -178,7 +186,7 @@ def test_an_evidence_source_that_fails_or_hangs_is_missing_data() -> None:
         assert "no answer in 3 s" in status.waiting_for
         assert (status.state, world.weight("digits")) == (State.STEP, 1000)
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_candidate_that_is_not_ready_gets_no_weight_until_it_is_back() -> None:
@@ -192,7 +200,7 @@ def test_a_candidate_that_is_not_ready_gets_no_weight_until_it_is_back() -> None
         await world.clock.sleep(3.0)
         assert world.weight("digits") == 1000
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_candidate_that_stays_away_is_rolled_back() -> None:
@@ -201,7 +209,7 @@ def test_a_candidate_that_stays_away_is_rolled_back() -> None:
         status = await until(world, controller, State.ROLLED_BACK, limit_s=60.0)
         assert status.reason == "version 2 was not ready for 30 s, stable was"
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_server_that_is_away_as_a_whole_is_nobodys_fault() -> None:
@@ -214,7 +222,7 @@ def test_a_server_that_is_away_as_a_whole_is_nobodys_fault() -> None:
         await world.clock.sleep(3.0)
         assert world.weight("digits") == 1000
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_withdrawal_is_tried_until_it_works_and_the_weight_is_0_meanwhile() -> None:
@@ -233,7 +241,7 @@ def test_a_withdrawal_is_tried_until_it_works_and_the_weight_is_0_meanwhile() ->
         del world.broken["withdraw"]
         await until(world, controller, State.ABORTED, limit_s=10.0)
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_a_slow_load_holds_up_nobody_else() -> None:
@@ -249,7 +257,7 @@ def test_a_slow_load_holds_up_nobody_else() -> None:
         await world.clock.sleep(1.0)
         assert controller.status("other").state is State.ABORTED
 
-    play(story)
+    play_in_a_step(story)
 
 
 def test_trouble_in_one_rollouts_evidence_takes_its_own_weight_only() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -16,21 +14,9 @@ from rollout.machine import FINAL, DeadlineAction, State
 from rollout.spec import RolloutSpec
 from rollout.spec_parts import Gate, ShadowSpec
 from tests.rollout.virtual import VirtualClock, run_virtual
-from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world, running, until
+from tests.rollout.world import QUICK, TTL_S, Behaviour, World, make_controller, make_world, play, running, until
 
 SHADOW = replace(QUICK, shadow=ShadowSpec(share_bp=2000, requests=400, max_disagreement=0.05))
-Story = Callable[[World, Controller], Coroutine[Any, Any, None]]
-
-
-def play(story: Story, candidate: Behaviour | None = None, *, start: float = 0.0) -> World:
-    async def test(clock: VirtualClock) -> World:
-        world = make_world(clock, candidate or Behaviour())
-        controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller, world):
-            await story(world, controller)
-        return world
-
-    return run_virtual(test, start)
 
 
 def users_saw_it(world: World) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -13,23 +11,10 @@ from rollout.errors import IllegalVerb, NoRollout, NothingToRollOut, RolloutActi
 from rollout.machine import State
 from rollout.report import RolloutStatus
 from rollout.spec import OnNewVersion, RolloutSpec
-from tests.rollout.virtual import VirtualClock, run_virtual
-from tests.rollout.world import QUICK, Behaviour, World, make_controller, make_world, running, until
+from tests.rollout.world import QUICK, Behaviour, World, play, until
 
-Story = Callable[[World, Controller], Awaitable[None]]
 SLOW = replace(QUICK, min_step_s=300.0)
 """Stays in its first step for as long as these tests look."""
-
-
-def play(story: Story, candidate: Behaviour | None = None) -> World:
-    async def test(clock: VirtualClock) -> World:
-        world = make_world(clock, candidate or Behaviour())
-        controller = make_controller(world, sqlite3.connect(":memory:"))
-        async with running(controller, world):
-            await story(world, controller)
-        return world
-
-    return run_virtual(test)
 
 
 def test_pause_keeps_the_weight_and_resume_goes_on() -> None:

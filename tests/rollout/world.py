@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ from rollout.ports import FULL_WEIGHT, NOTHING, ArmCounts, Evidence, LoadRefused
 from rollout.report import RolloutStatus
 from rollout.settings import ControllerSettings
 from rollout.spec import FixedMargins, RolloutSpec
-from tests.rollout.virtual import VirtualClock
+from tests.rollout.virtual import VirtualClock, run_virtual
 
 TTL_S = 30.0
 EDGES_US = tuple(int(500 * 1.05**index) for index in range(140))
@@ -253,3 +253,19 @@ async def until(world: World, controller: Controller, *states: State, limit_s: f
         assert world.clock.monotonic() < end, f"still {status.state}: {status.waiting_for or status.reason}"
         await world.clock.sleep(0.5)
     return status
+
+
+Story = Callable[[World, Controller], Awaitable[None]]
+
+
+def play(story: Story, candidate: Behaviour = GOOD, *, start: float = 0.0) -> World:
+    """A story about a world and its controller, on virtual time; the world as it is afterwards."""
+
+    async def told(clock: VirtualClock) -> World:
+        world = make_world(clock, candidate)
+        controller = make_controller(world, sqlite3.connect(":memory:"))
+        async with running(controller, world):
+            await story(world, controller)
+        return world
+
+    return run_virtual(told, start)

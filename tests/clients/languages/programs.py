@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -160,24 +161,16 @@ def cpp(penstock: Penstock, folder: Path) -> Iterator[Ask]:
 
 
 @contextmanager
-def java(penstock: Penstock, folder: Path) -> Iterator[Ask]:
-    project = _exported("java", penstock, folder)
+def _from_debian(language: str, program: str, penstock: Penstock, folder: Path) -> Iterator[Ask]:
+    """Of projects with a script that builds them from Debian's packages."""
+    project = _exported(language, penstock, folder)
     build("sh", "debian.sh", cwd=project)
-    yield _program(["build/run"], project, penstock)
+    yield _program([program], project, penstock)
 
 
-@contextmanager
-def kotlin(penstock: Penstock, folder: Path) -> Iterator[Ask]:
-    project = _exported("kotlin", penstock, folder)
-    build("sh", "debian.sh", cwd=project)
-    yield _program(["build/run"], project, penstock)
-
-
-@contextmanager
-def go(penstock: Penstock, folder: Path) -> Iterator[Ask]:
-    project = _exported("go", penstock, folder)
-    build("sh", "debian.sh", cwd=project)
-    yield _program(["build/example"], project, penstock)
+java = partial(_from_debian, "java", "build/run")
+kotlin = partial(_from_debian, "kotlin", "build/run")
+go = partial(_from_debian, "go", "build/example")
 
 
 @contextmanager
